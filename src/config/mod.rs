@@ -1,0 +1,152 @@
+//! The configuration: one struct per section, resolved and checked, so that no component reads a
+//! file, an environment variable or a default of its own, and none sees more than its section.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::domain::secret::Secret;
+
+/// The whole configuration. Only `daemon` and `cli` see it; everybody else is handed a section.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[callbacks]`
+    pub callbacks: Callbacks,
+    /// `[scripts]`
+    pub scripts: Scripts,
+    /// `[store]`
+    pub store: Store,
+    /// `[admin]`
+    pub admin: Admin,
+    /// `[secrets]`: what `secret("NAME")` gives to scripts.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[gateway]`: the merchant's account.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// Base of the v2 API, without a slash at the end. https, except on loopback.
+    pub base_url: Url,
+    /// The public API key.
+    pub key: Secret,
+    /// The secret that signs.
+    pub secret: Secret,
+    /// The longest one exchange may take.
+    pub timeout: Duration,
+    /// The most requests in flight at once; 1 to 256.
+    pub max_in_flight: usize,
+    /// Whether a payment of unknown fate may be sent again with its own key.
+    pub resend_unknown: bool,
+    /// How long a payment's fate is looked for before it is resent or held.
+    pub unknown_after: Duration,
+}
+
+/// `[callbacks]`: the listener that the gateway posts to.
+#[derive(Debug, Clone)]
+pub struct Callbacks {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The path, with a leading slash.
+    pub path: String,
+    /// The largest body taken, in bytes.
+    pub max_body: u64,
+}
+
+/// `[scripts]`: the rules and what they may use.
+#[derive(Debug, Clone)]
+pub struct Scripts {
+    /// The folder with the scripts.
+    pub dir: PathBuf,
+    /// The folder that `csv::` and `file::` are confined to.
+    pub data_dir: PathBuf,
+    /// `[scripts.http]`
+    pub http: ScriptsHttp,
+    /// `[scripts.limits]`
+    pub limits: Limits,
+}
+
+/// `[scripts.http]`: what scripts may reach.
+#[derive(Debug, Clone)]
+pub struct ScriptsHttp {
+    /// The origins, in the order given.
+    pub allow: Vec<AllowedOrigin>,
+    /// The longest one request may take.
+    pub timeout: Duration,
+    /// The largest answer taken, in bytes.
+    pub max_response: u64,
+}
+
+/// One allowed origin: `https://shop.example`, `https://*.shop.example`, `http://127.0.0.1:9000`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedOrigin {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host in lower case; after a leading `*.`, every sub-domain but not the domain itself.
+    pub host: String,
+    /// Port, the scheme's default filled in.
+    pub port: u16,
+}
+
+/// `[scripts.limits]`: per run, except where said.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Operations of the script's interpreter.
+    pub operations: u64,
+    /// Nested calls.
+    pub call_depth: usize,
+    /// Bytes of one string.
+    pub string_size: usize,
+    /// Elements of one array.
+    pub array_size: usize,
+    /// Entries of one map.
+    pub map_size: usize,
+    /// Wall-clock time of one execution.
+    pub timeout: Duration,
+    /// Runs executing at once, in the whole daemon.
+    pub concurrent_runs: usize,
+    /// Runs executing at once, of one script.
+    pub concurrent_runs_per_script: usize,
+}
+
+/// `[store]`: where state is kept.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The folder.
+    pub path: PathBuf,
+    /// Memory for the index's cache, in bytes.
+    pub cache: u64,
+}
+
+/// `[admin]`: the listener for people and monitoring.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The token to present; `None` is possible on loopback only.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Copy)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// The least important level written.
+    pub level: tracing::Level,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,245 @@
+//! Identities: of handlers, firings, runs, payments, gateway transactions and script sets.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::clock::Timestamp;
+
+/// The business key of a payment, unique at the gateway for ever. 1 to 255 characters without
+/// control characters (the gateway documents 255 for invoices, exchanges and addresses; for
+/// withdrawals it is assumed).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ForeignId(String);
+
+/// Why a text cannot be a [`ForeignId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a foreign_id (1 to 255 characters, no control characters)")]
+pub struct ForeignIdError(String);
+
+impl ForeignId {
+    /// The key as the gateway sees it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ForeignId {
+    type Err = ForeignIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let length = text.chars().count();
+        if (1..=255).contains(&length) && !text.chars().any(char::is_control) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ForeignIdError(text.chars().take(60).collect()))
+        }
+    }
+}
+
+impl fmt::Display for ForeignId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ForeignId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A handler for ever: the script it stands in and its name there. Schedules, deduplication and
+/// history hang on it, so neither part may change without becoming another handler.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HandlerId {
+    /// Path below the scripts folder without `.rhai`, with `/` between folders: `payouts/weekly`.
+    pub script: String,
+    /// The registered name, unique in the script.
+    pub name: String,
+}
+
+impl fmt::Display for HandlerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.script, self.name)
+    }
+}
+
+/// One occurrence of something that starts a handler. Part of the run's identity, so that the same
+/// occurrence can never start the same handler twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Firing {
+    /// A slot of a schedule: the instant it was due, not the instant it was noticed.
+    Slot(Timestamp),
+    /// An event, by its permanent key: a callback's, or a custom event's.
+    Event(String),
+    /// Fired by a person with `bursar trigger`, numbered by the store.
+    Manual {
+        /// The slot the handler is told it runs for.
+        slot: Timestamp,
+        /// Distinguishes several manual firings of one slot.
+        number: u64,
+    },
+}
+
+impl fmt::Display for Firing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slot(at) => write!(f, "slot:{}", at.timestamp_millis()),
+            Self::Event(key) => write!(f, "event:{key}"),
+            Self::Manual { slot, number } => {
+                write!(f, "manual:{}:{number}", slot.timestamp_millis())
+            }
+        }
+    }
+}
+
+/// A run: derived from its handler and firing, so the same firing always gives the same id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// The run that `firing` starts of `handler`.
+    #[must_use]
+    pub fn derive(handler: &HandlerId, firing: &Firing) -> Self {
+        Self(format!(
+            "r{}",
+            digest(&[&handler.script, &handler.name, &firing.to_string(),])
+        ))
+    }
+
+    /// The id as people type it: `r` and 20 hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RunId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hex = text.strip_prefix('r').unwrap_or_default();
+        if hex.len() == DIGEST_LENGTH && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "`{text}` is not a run id (r and {DIGEST_LENGTH} hex digits, as `bursar runs list` shows it)"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One transaction at the gateway: events of one transaction are handled in order. Ids of
+/// different types are different sequences, so the type belongs to the key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransactionKey {
+    /// `withdrawal`, `deposit`, `invoice`, … as in the callback.
+    pub kind: String,
+    /// The root `id` as text, or `payment_request_id`.
+    pub id: String,
+}
+
+impl fmt::Display for TransactionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.id)
+    }
+}
+
+/// The content hash of a whole set of scripts: 64 hex digits. Runs are pinned to one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SetHash(String);
+
+impl SetHash {
+    /// The hash of `(path, source)` pairs, which must come sorted by path.
+    pub fn of<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut hasher = Sha256::new();
+        for (path, source) in sources {
+            for part in [path, source] {
+                hasher.update((part.len() as u64).to_be_bytes());
+                hasher.update(part);
+            }
+        }
+        Self(hex::encode(hasher.finalize()))
+    }
+
+    /// All 64 digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first twelve digits, enough for people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..12).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for SetHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short())
+    }
+}
+
+const DIGEST_LENGTH: usize = 20;
+
+/// The first 80 bits of SHA-256 over the length-prefixed parts, in hex. Used for every derived
+/// key: parts cannot run into each other, and the result never depends on time or chance.
+#[must_use]
+pub fn digest(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    let mut text = hex::encode(hasher.finalize());
+    text.truncate(DIGEST_LENGTH);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_firing_gives_the_same_run_and_another_gives_another() {
+        let handler = HandlerId {
+            script: "payouts".into(),
+            name: "payroll".into(),
+        };
+        let slot = |seconds| Firing::Slot(Timestamp::from_timestamp(seconds, 0).unwrap());
+        let run = RunId::derive(&handler, &slot(60));
+        assert_eq!(run, RunId::derive(&handler, &slot(60)));
+        assert_ne!(run, RunId::derive(&handler, &slot(61)));
+        assert_eq!(run.as_str().parse::<RunId>().unwrap(), run);
+    }
+
+    #[test]
+    fn parts_of_a_digest_cannot_run_into_each_other() {
+        assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
+        assert_ne!(digest(&["a"]), digest(&["a", ""]));
+    }
+
+    #[test]
+    fn a_foreign_id_is_short_and_printable() {
+        assert!("payroll-2026-11-22-7".parse::<ForeignId>().is_ok());
+        assert!("".parse::<ForeignId>().is_err());
+        assert!("a\nb".parse::<ForeignId>().is_err());
+        assert!("x".repeat(256).parse::<ForeignId>().is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! What Bursar decides, without doing anything: pure types and functions.
+//!
+//! Nothing here reads a clock, a file, the network or a random number; nothing here is async.
+//! Everything else in the crate performs what this module decides. That is what makes the rules
+//! that protect money testable on their own, and what makes recovery take the same decisions as
+//! live work.
+
+pub mod clock;
+pub mod diagnostic;
+pub mod handler;
+pub mod id;
+pub mod money;
+pub mod operation;
+pub mod schedule;
+pub mod secret;
+pub mod signature;

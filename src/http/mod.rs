@@ -1,0 +1,1 @@
+//! The listeners: callbacks from the gateway, the admin API.

@@ -1,0 +1,1 @@
+//! Runs handlers and moves money: everything that performs what the domain decides.

@@ -1,0 +1,3 @@
+//! Scripts.
+
+pub mod effects;

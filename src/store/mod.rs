@@ -1,0 +1,1 @@
+//! The durable store: a guard journal that is the point of durability, and sled as its index.

@@ -1,0 +1,1 @@
+//! The one integration binary: the daemon and its parts through their real boundaries.
