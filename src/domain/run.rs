@@ -1,0 +1,294 @@
+//! Runs: the state machine, the record, and the journal of steps.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::clock::Timestamp;
+use super::id::{Firing, HandlerId, RunId, SetHash, TransactionKey};
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Will be executed as soon as its turn comes.
+    Queued,
+    /// Is being executed; found after a crash, it is queued again.
+    Running,
+    /// Will be executed again after a delay, because the world failed it.
+    Retrying,
+    /// Waits for a person.
+    Parked,
+    /// Has returned. Final.
+    Succeeded,
+    /// A person ended it. Final.
+    Cancelled,
+}
+
+/// What happened to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEvent {
+    /// A thread took it up.
+    Started,
+    /// The handler returned.
+    Returned,
+    /// The execution ended early through no fault of its own: shutdown, or a lost race for state.
+    Interrupted,
+    /// The world failed it, and it has tries left.
+    WorldFailed,
+    /// The script failed it, or its tries are used up.
+    Failed,
+    /// The delay is over.
+    Due,
+}
+
+/// Something that cannot happen to a run in this state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{event:?} cannot happen to a run that is {state:?}")]
+pub struct IllegalRunTransition {
+    /// The state, which stays.
+    pub state: RunState,
+    /// What was said to have happened.
+    pub event: RunEvent,
+}
+
+impl RunState {
+    /// The word for it, on the command line and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Succeeded => "succeeded",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it will not be executed again by itself.
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Parked | Self::Succeeded | Self::Cancelled)
+    }
+
+    /// The state after `event`.
+    ///
+    /// # Errors
+    /// When that cannot happen; the state stays.
+    pub const fn next(self, event: RunEvent) -> Result<Self, IllegalRunTransition> {
+        match (self, event) {
+            (Self::Queued, RunEvent::Started) => Ok(Self::Running),
+            (Self::Running, RunEvent::Returned) => Ok(Self::Succeeded),
+            (Self::Running | Self::Queued, RunEvent::Interrupted)
+            | (Self::Retrying, RunEvent::Due) => Ok(Self::Queued),
+            (Self::Running, RunEvent::WorldFailed) => Ok(Self::Retrying),
+            (Self::Running, RunEvent::Failed) => Ok(Self::Parked),
+            (state, event) => Err(IllegalRunTransition { state, event }),
+        }
+    }
+}
+
+impl std::fmt::Display for RunState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the handler is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// The tick of a slot, as the script sees it.
+    Tick(Value),
+    /// The event with that key, kept once for all handlers that get it.
+    Event(String),
+}
+
+/// One execution of one handler for one firing, however often it is tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Derived from handler and firing.
+    pub id: RunId,
+    /// What is run.
+    pub handler: HandlerId,
+    /// What started it.
+    pub firing: Firing,
+    /// What the handler is given.
+    pub input: Input,
+    /// The script set it runs on, from its beginning to its end.
+    pub set: SetHash,
+    /// Its place in the order in which firings were accepted; unique.
+    pub order: u64,
+    /// Runs of one transaction are executed one after the other.
+    pub lane: Option<TransactionKey>,
+    /// Where it stands.
+    pub state: RunState,
+    /// How often the world has failed it.
+    pub tries: u32,
+    /// When it will be tried again, while it is retrying.
+    pub due_at: Option<Timestamp>,
+    /// Why it was tried again or parked, rendered for people.
+    pub error: Option<String>,
+    /// When the firing was accepted.
+    pub created_at: Timestamp,
+    /// When it was last executed.
+    pub started_at: Option<Timestamp>,
+    /// When it was parked or ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Run {
+    /// A run that waits for its turn.
+    #[must_use]
+    pub fn queued(
+        handler: HandlerId,
+        firing: Firing,
+        input: Input,
+        set: SetHash,
+        order: u64,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            id: RunId::derive(&handler, &firing),
+            handler,
+            firing,
+            input,
+            set,
+            order,
+            lane: None,
+            state: RunState::Queued,
+            tries: 0,
+            due_at: None,
+            error: None,
+            created_at: at,
+            started_at: None,
+            ended_at: None,
+        }
+    }
+}
+
+/// One recorded step of a run: what was asked for, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// What was asked for.
+    pub request: Asked,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The script's file and line, as `file:line`.
+    pub site: String,
+    /// When it was recorded.
+    pub at: Timestamp,
+}
+
+/// A request as the journal keeps it: enough to know it again, and to show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The kind of step: `pay`, `http`, `state`, …
+    pub kind: String,
+    /// Digest of the whole request.
+    pub digest: String,
+    /// The request as JSON, cut when it is long.
+    pub summary: String,
+}
+
+/// The longest [`Asked::summary`], in characters.
+const SUMMARY_LIMIT: usize = 400;
+
+impl Asked {
+    /// Keeps a request of `kind` whose JSON is `json`.
+    #[must_use]
+    pub fn new(kind: &str, json: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            digest: super::id::digest(&[kind, json]),
+            summary: json.chars().take(SUMMARY_LIMIT).collect(),
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A value.
+    Value(Value),
+    /// A long text, kept by its content hash.
+    Text(String),
+    /// An error that the script could catch, as JSON.
+    Failure(Value),
+}
+
+/// What the journal says when a step is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Replay<'a> {
+    /// It is recorded; this is what came of it.
+    Recorded(&'a Outcome),
+    /// It is new: perform it.
+    New,
+    /// Another one is recorded at this place. The run must not go on.
+    Diverged {
+        /// What the journal holds.
+        recorded: &'a Asked,
+    },
+}
+
+/// Compares the step asked for with the entry at its place.
+#[must_use]
+pub fn replay<'a>(entry: Option<&'a JournalEntry>, asked: &Asked) -> Replay<'a> {
+    match entry {
+        None => Replay::New,
+        Some(entry) if entry.request.digest == asked.digest => Replay::Recorded(&entry.outcome),
+        Some(entry) => Replay::Diverged {
+            recorded: &entry.request,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_recorded_step_answers_and_another_one_diverges() {
+        let asked = Asked::new("http", r#"{"url":"a"}"#);
+        let entry = JournalEntry {
+            request: asked.clone(),
+            outcome: Outcome::Value(json!(1)),
+            site: "x.rhai:1".into(),
+            at: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(replay(None, &asked), Replay::New);
+        assert_eq!(
+            replay(Some(&entry), &asked),
+            Replay::Recorded(&entry.outcome)
+        );
+        let other = Asked::new("http", r#"{"url":"b"}"#);
+        assert_eq!(
+            replay(Some(&entry), &other),
+            Replay::Diverged { recorded: &asked }
+        );
+    }
+
+    #[test]
+    fn closed_runs_stay_closed() {
+        let events = [
+            RunEvent::Started,
+            RunEvent::Returned,
+            RunEvent::Interrupted,
+            RunEvent::WorldFailed,
+            RunEvent::Failed,
+            RunEvent::Due,
+        ];
+        for state in [RunState::Parked, RunState::Succeeded, RunState::Cancelled] {
+            for event in events {
+                assert!(state.next(event).is_err());
+            }
+        }
+        assert_eq!(
+            RunState::Running.next(RunEvent::WorldFailed),
+            Ok(RunState::Retrying)
+        );
+    }
+}
