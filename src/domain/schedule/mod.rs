@@ -1,8 +1,8 @@
 //! Cron expressions in their zones, and the slots they make.
 //!
-//! A slot is one instant at which a schedule is due. This module computes slots; it never knows
-//! what time it is and never waits. `triggers`
-//! asks for slots, `scripting` parses what scripts register.
+//! A slot is one instant at which a schedule is due. This module computes slots and, in its
+//! `decision` part, what becomes of them; it never knows what time it is and never waits.
+//! `scripting` parses what scripts register, `triggers` asks for slots and decisions.
 //!
 //! # Design
 //!
@@ -22,6 +22,7 @@
 //! that matches **either** is meant, as in cron: `0 9 1 * MON` is every first and every Monday. A
 //! `+` before the weekdays asks for both: `0 9 1 * +MON`.
 
+mod decision;
 mod expression;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use croner::Cron;
 use super::clock::Timestamp;
 use super::id::{HandlerId, digest};
 
+pub use decision::{SkipReason, SlotDecision, Start, Verdict, decide};
 pub use expression::ScheduleError;
 
 /// The longest skipped stretch of local time after which a time of day still fires. Longer ones
@@ -44,8 +46,8 @@ const LONGEST_GAP: TimeDelta = TimeDelta::hours(3);
 /// Steps in which changes of a zone's offset are searched. No zone changes it twice so fast.
 const OFFSET_STEP: TimeDelta = TimeDelta::hours(12);
 
-/// A cron expression in its zone.
-#[derive(Debug, Clone, PartialEq)]
+/// A cron expression in its zone. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Schedule {
     expression: String,
     zone: Tz,
@@ -232,6 +234,13 @@ impl Schedule {
             return Some(after);
         }
         None
+    }
+}
+
+impl PartialEq for Schedule {
+    /// The same words in the same zone.
+    fn eq(&self, other: &Self) -> bool {
+        self.expression == other.expression && self.zone == other.zone
     }
 }
 
