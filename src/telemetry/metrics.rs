@@ -54,6 +54,10 @@ metrics! {
     payments_total: IntCounterVec["state"];
     /// Slots of schedules, by record: ran, late, skipped.
     slots_total: IntCounterVec["record"];
+    /// Times that more slots of a schedule were missed than are recorded one by one.
+    slots_omitted_total: IntCounter;
+    /// Times that the machine's clock jumped by more than a minute.
+    clock_jumps_total: IntCounter;
     /// Reloads of the scripts folder, by outcome: swapped, failed.
     reloads_total: IntCounterVec["outcome"];
     /// Runs that wait for a thread.
