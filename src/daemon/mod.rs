@@ -1,1 +1,3 @@
 //! Builds the daemon from its parts, runs it and shuts it down.
+
+pub mod watch;
