@@ -8,6 +8,7 @@
 pub mod callback;
 pub mod clock;
 pub mod diagnostic;
+pub mod duration;
 pub mod handler;
 pub mod id;
 pub mod idempotency;
