@@ -1,5 +1,28 @@
 //! The configuration: one struct per section, resolved and checked, so that no component reads a
 //! file, an environment variable or a default of its own, and none sees more than its section.
+//!
+//! [`load`] lays three layers over each other: `daemon.toml` as it is built into the program, the
+//! operator's file, the environment. `source` finds out where values are written, `reader` turns
+//! them into values with the grammars of one file each (`duration`, `size`, `origin`, …),
+//! `sections` says which key has which grammar and range. Mistakes are
+//! [`Diagnostic`](crate::domain::diagnostic::Diagnostic)s, all of them at once, and never show a
+//! secret. Called by `cli` at the start of a command; nothing here is read again later.
+
+mod base_url;
+mod callback_path;
+mod choice;
+mod duration;
+mod keys;
+mod listen;
+mod load;
+mod mask;
+mod origin;
+mod reader;
+mod refusal;
+mod secret_ref;
+mod sections;
+mod size;
+mod source;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +31,15 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::domain::diagnostic::Diagnostic;
 use crate::domain::secret::Secret;
+
+pub use keys::known_keys;
+pub use load::{File, Need, load, resolve};
+pub use origin::AllowedOrigin;
+
+/// `daemon.toml` as it is built in: every key with its default, explained.
+pub const DEFAULTS: &str = include_str!("../../daemon.toml");
 
 /// The whole configuration. Only `daemon` and `cli` see it; everybody else is handed a section.
 #[derive(Debug, Clone)]
@@ -27,22 +58,27 @@ pub struct Config {
     pub secrets: BTreeMap<String, Secret>,
     /// `[log]`
     pub log: Log,
+    /// Secrets that are named but not there, when [`Need`] did not ask for them; their values are
+    /// empty. `bursar check` shows them as warnings.
+    pub absent_secrets: Vec<Diagnostic>,
 }
 
 /// `[gateway]`: the merchant's account.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    /// Base of the v2 API, without a slash at the end. https, except on loopback.
+    /// Base of the v2 API, https except on loopback. No user, query or fragment, and no slash at
+    /// the end of its path, except that `Url` writes an empty path as `/`.
     pub base_url: Url,
-    /// The public API key.
+    /// The public API key. Empty unless it was [`Need`]ed or is there anyway.
     pub key: Secret,
-    /// The secret that signs.
+    /// The secret that signs. Empty unless it was [`Need`]ed or is there anyway.
     pub secret: Secret,
     /// The longest one exchange may take.
     pub timeout: Duration,
     /// The most requests in flight at once; 1 to 256.
     pub max_in_flight: usize,
-    /// Whether a payment of unknown fate may be sent again with its own key.
+    /// Whether a payment of unknown fate may be sent again with its own key. Always `false` in
+    /// this version: [`load`] refuses `true`.
     pub resend_unknown: bool,
     /// How long a payment's fate is looked for before it is resent or held.
     pub unknown_after: Duration,
@@ -81,17 +117,6 @@ pub struct ScriptsHttp {
     pub timeout: Duration,
     /// The largest answer taken, in bytes.
     pub max_response: u64,
-}
-
-/// One allowed origin: `https://shop.example`, `https://*.shop.example`, `http://127.0.0.1:9000`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowedOrigin {
-    /// `http` or `https`.
-    pub scheme: String,
-    /// Host in lower case; after a leading `*.`, every sub-domain but not the domain itself.
-    pub host: String,
-    /// Port, the scheme's default filled in.
-    pub port: u16,
 }
 
 /// `[scripts.limits]`: per run, except where said.
