@@ -5,6 +5,7 @@
 //! error text, a `foreign_id`, an address or anything else from outside. Secrets and personal data
 //! are never logged. Each area has its own file with the functions of its events.
 
+pub mod logging;
 mod metrics;
 mod triggers;
 
