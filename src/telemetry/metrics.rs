@@ -44,6 +44,8 @@ metrics! {
     callbacks_total: IntCounterVec["outcome"];
     /// Gateway requests, by operation and disposition: accepted, rejected, not_sent, unknown.
     gateway_requests_total: IntCounterVec["operation", "disposition"];
+    /// Answers 429 of the gateway, by operation.
+    gateway_rate_limited_total: IntCounterVec["operation"];
     /// Commits to the store, by outcome: ok, refused, failed.
     store_commits_total: IntCounterVec["outcome"];
     /// Whether the store refuses writes until the next start (1) or not (0).

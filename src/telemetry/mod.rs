@@ -6,6 +6,7 @@
 //! are never logged. Each area has its own file with the functions of its events.
 
 pub mod logging;
+mod gateway;
 mod metrics;
 mod triggers;
 
