@@ -31,7 +31,9 @@ pub(super) fn email(text: &str) -> Result<(), String> {
 
 /// A calendar date, `YYYY-MM-DD`.
 pub(super) fn date(text: &str) -> Result<(), String> {
-    let exact = text.len() == 10 && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
+    let exact = text.len() == 10
+        && text.starts_with(|c: char| c.is_ascii_digit())
+        && NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok();
     if exact {
         Ok(())
     } else {
