@@ -9,6 +9,7 @@ pub mod logging;
 mod gateway;
 mod metrics;
 mod triggers;
+mod store;
 
 use std::sync::Arc;
 

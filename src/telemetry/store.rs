@@ -1,0 +1,55 @@
+//! What the store says about itself.
+
+use std::path::Path;
+
+use super::Telemetry;
+
+impl Telemetry {
+    /// The store is open and whole.
+    pub fn store_opened(&self, dir: &Path, sequence: u64, records: u64, replayed: u64) {
+        self.metrics().store_poisoned.set(0);
+        tracing::info!(dir = %dir.display(), sequence, records, replayed, "store opened");
+    }
+
+    /// A start found an interrupted write, which nobody was told had succeeded, and cut it off.
+    pub fn store_tail_cut(&self, bytes: u64) {
+        tracing::info!(
+            bytes,
+            "interrupted write at the end of the guard journal cut off"
+        );
+    }
+
+    /// A start found one of the manifest's slots unreadable and went on with the other.
+    pub fn store_slot_damaged(&self, slot: &Path) {
+        tracing::warn!(slot = %slot.display(), "slot of the manifest was unreadable, repaired");
+    }
+
+    /// A group of commits was decided: so many are durable, so many were refused because their
+    /// preconditions did not hold.
+    pub fn store_group(&self, made: usize, refused: usize) {
+        let commits = &self.metrics().store_commits_total;
+        commits.with_label_values(&["ok"]).inc_by(made as u64);
+        commits
+            .with_label_values(&["refused"])
+            .inc_by(refused as u64);
+        tracing::trace!(made, refused, "group committed");
+    }
+
+    /// The index is durable up to here.
+    pub fn store_checkpoint(&self, sequence: u64) {
+        tracing::debug!(sequence, "checkpoint written");
+    }
+
+    /// The store refuses writes until the next start.
+    pub fn store_poisoned(&self, reason: &str) {
+        self.metrics()
+            .store_commits_total
+            .with_label_values(&["failed"])
+            .inc();
+        self.metrics().store_poisoned.set(1);
+        tracing::error!(
+            reason,
+            "store poisoned: no more writes until the next start"
+        );
+    }
+}
