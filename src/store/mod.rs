@@ -1,1 +1,294 @@
 //! The durable store: a guard journal that is the point of durability, and sled as its index.
+//!
+//! Everything that must survive the process goes through [`Store::commit`]: when it returns `Ok`,
+//! the changes are on disk, all of them. One thread writes; many commits that wait at the same
+//! time become one group, which costs one sync. Reads go straight to the index and see only what
+//! is durable. Large contents are blobs: files named by their hash.
+//!
+//! | file | is about |
+//! |---|---|
+//! | `table`, `key`, `codec`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
+//! | `writer`, `poison` | group commit, and its end after a failure |
+//! | `guard_journal`, `journal_format`, `manifest`, `layout`, `lock` | files of our own |
+//! | `index` | the only code that uses sled |
+//! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
+//! | `blobs` | large contents |
+//!
+//! The store knows no payment, run or callback: the modules that own them declare the tables. It
+//! keeps no history and takes no decision; a decision that rests on something read says so with a
+//! precondition, which is checked in the same commit. Opened by `daemon`, used by `runner`;
+//! `cli` uses the offline functions.
+
+mod blobs;
+mod changes;
+mod codec;
+mod error;
+mod guard_journal;
+mod index;
+mod journal_format;
+mod key;
+mod layout;
+mod lock;
+mod manifest;
+mod open;
+mod poison;
+mod recovery;
+mod scan;
+mod table;
+mod verify;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use blobs::BlobHash;
+pub use changes::{Changes, MAX_CHANGES_BYTES, MAX_RECORD_BYTES};
+pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
+pub use key::{Key, Leading};
+pub use scan::{Order, Range};
+pub use table::{Record, Table, Versioned};
+pub use verify::{Report, verify};
+
+use blobs::Blobs;
+use index::Index;
+use lock::Lock;
+use poison::Poison;
+use writer::{Command, Writer};
+
+use crate::telemetry::Telemetry;
+
+/// The most commits that wait for the writer; more wait for a place in the queue.
+const QUEUE: usize = 4096;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Memory for the index's cache. The process uses about three times as much.
+    pub cache_bytes: u64,
+    /// Bytes of guard journal between two checkpoints. A start reads up to twice as much.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 * 1024 * 1024,
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// A handle of the open store. Cheap to clone.
+///
+/// Dropping the last handle writes the last checkpoint and releases the folder; that blocks for
+/// as long as a flush takes. [`Store::close`] does the same and says whether it worked.
+#[derive(Debug, Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// Shared by all handles. The order of the fields is the order in which they are dropped: the
+/// lock goes last.
+#[derive(Debug)]
+struct Shared {
+    commands: Option<mpsc::Sender<Command>>,
+    writer: Option<JoinHandle<()>>,
+    poison: Poison,
+    index: Index,
+    blobs: Arc<Blobs>,
+    _lock: Lock,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic in there has poisoned the store already; there is nobody left to tell.
+            drop(writer.join());
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, made if it is missing. Blocks, and reads everything there is:
+    /// what opens is what was acknowledged, all of it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; its text is for the operator and names the file and the way out.
+    pub fn open(dir: &Path, options: &Options, telemetry: &Telemetry) -> Result<Self, OpenError> {
+        let opened = open::open(dir, options, telemetry)?;
+        Self::start(opened.writer, opened.blobs, opened.lock)
+            .map_err(OpenError::io("start the thread that writes", dir))
+    }
+
+    fn start(writer: Writer, blobs: Blobs, lock: Lock) -> std::io::Result<Self> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let poison = Poison::new(&writer.telemetry);
+        let index = writer.index.clone();
+        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        let writer = thread.spawn({
+            let poison = poison.clone();
+            move || writer.run(receiver, &poison)
+        })?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                commands: Some(commands),
+                writer: Some(writer),
+                poison,
+                index,
+                blobs: Arc::new(blobs),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Makes changes durable: all of them are on disk when this returns `Ok`, none of them when
+    /// it returns [`CommitError::Refused`] or [`CommitError::Unstorable`].
+    ///
+    /// Waits while too many commits are waiting. If the future is dropped the changes may still
+    /// be made.
+    ///
+    /// # Errors
+    /// [`CommitError`]; its variants say what to do.
+    pub async fn commit(&self, changes: Changes) -> Result<(), CommitError> {
+        if self.is_poisoned() {
+            return Err(CommitError::Poisoned);
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let changes = changes.checked()?;
+        self.ask(|answer| Command::Commit(changes, answer)).await
+    }
+
+    async fn ask(
+        &self,
+        command: impl FnOnce(writer::Answer) -> Command,
+    ) -> Result<(), CommitError> {
+        let commands = self.shared.commands.as_ref();
+        let (answer, answered) = oneshot::channel();
+        commands
+            .ok_or(CommitError::Poisoned)?
+            .send(command(answer))
+            .await
+            .map_err(|_closed| CommitError::Poisoned)?;
+        // The answer is dropped unsent only by a store that is poisoned or closed.
+        answered.await.unwrap_or(Err(CommitError::Poisoned))
+    }
+
+    /// The record under `key`.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the record stays as it is.
+    pub fn get<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+    ) -> Result<Option<V>, ReadError> {
+        let read = self.get_versioned(table, key)?;
+        Ok(read.map(|versioned| versioned.value))
+    }
+
+    /// The record under `key`, to be named in [`Changes::require_unchanged`].
+    ///
+    /// # Errors
+    /// [`ReadError`]; the record stays as it is.
+    pub fn get_versioned<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+    ) -> Result<Option<Versioned<V>>, ReadError> {
+        let key = table.stored_key(key);
+        let Some(stored) = self.shared.index.get(&key)? else {
+            return Ok(None);
+        };
+        let value = table.decode(&key, &stored)?;
+        Ok(Some(Versioned { value, stored }))
+    }
+
+    /// Up to `limit` records of a range, in the order of their keys. To go on, take the range
+    /// [`Range::after`] the last key. Commits made meanwhile may or may not be seen.
+    ///
+    /// # Errors
+    /// [`ReadError`] for the first record that cannot be read.
+    pub fn scan<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        range: &Range<K>,
+        limit: usize,
+        order: Order,
+    ) -> Result<Vec<(K, V)>, ReadError> {
+        let table_prefix = table.stored_prefix();
+        let prefix = [table_prefix.as_slice(), &range.prefix].concat();
+        let after = range
+            .after
+            .as_ref()
+            .map(|after| [table_prefix.as_slice(), after].concat());
+        self.shared
+            .index
+            .scan(&prefix, after.as_deref(), order, limit)?
+            .into_iter()
+            .map(|(key, stored)| Ok((table.key(&key)?, table.decode(&key, &stored)?)))
+            .collect()
+    }
+
+    /// Stores a content under its hash: on disk when this returns. The same content is stored
+    /// once. Must be called inside of a tokio runtime.
+    ///
+    /// # Errors
+    /// [`CommitError::Poisoned`]: it could not be written, and nothing else will be.
+    pub async fn put_blob(&self, content: Vec<u8>) -> Result<BlobHash, CommitError> {
+        if self.is_poisoned() {
+            return Err(CommitError::Poisoned);
+        }
+        let blobs = Arc::clone(&self.shared.blobs);
+        let put = tokio::task::spawn_blocking(move || blobs.put(&content)).await;
+        let failure = match put {
+            Ok(Ok(hash)) => return Ok(hash),
+            Ok(Err(error)) => format!("a blob cannot be written: {error}"),
+            Err(error) => format!("writing a blob ended early: {error}"),
+        };
+        self.shared.poison.poison(&failure);
+        Err(CommitError::Poisoned)
+    }
+
+    /// The content with that hash, verified.
+    ///
+    /// # Errors
+    /// [`ReadError::Blob`] if it is missing or damaged.
+    pub fn get_blob(&self, hash: &BlobHash) -> Result<Vec<u8>, ReadError> {
+        self.shared
+            .blobs
+            .get(hash)
+            .map_err(|source| ReadError::Blob {
+                hash: hash.clone(),
+                source,
+            })
+    }
+
+    /// Whether the store refuses writes until the next start.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.poison.is_set()
+    }
+
+    /// Returns when the store is poisoned, never before.
+    pub async fn poisoned(&self) {
+        self.shared.poison.wait().await;
+    }
+
+    /// Writes the last checkpoint. Commits that come later, through other handles, fail as
+    /// poisoned. The folder is released when the last handle is gone.
+    ///
+    /// # Errors
+    /// [`CommitError::Poisoned`] if the store is poisoned; the next start recovers.
+    pub async fn close(self) -> Result<(), CommitError> {
+        self.ask(Command::Close).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

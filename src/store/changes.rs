@@ -1,0 +1,122 @@
+//! A set of changes that becomes durable as a whole or not at all, and what it depends on.
+
+use super::error::CommitError;
+use super::key::Key;
+use super::table::{Record, Table, Versioned};
+
+/// The largest stored key and record together, in bytes. The index works with small records;
+/// anything larger belongs into a blob.
+pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// The most bytes one set of changes may have.
+pub const MAX_CHANGES_BYTES: usize = 4 * 1024 * 1024;
+
+/// Changes to commit together. Preconditions are about the state before these changes, whatever
+/// the order of the calls; of two writes to one key the later counts.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub(super) conditions: Vec<Condition>,
+    pub(super) writes: Vec<Write>,
+    flaw: Option<CommitError>,
+    bytes: usize,
+}
+
+/// What must hold for the changes to be made: the bytes stored under `key`, `None` for nothing.
+#[derive(Debug)]
+pub(super) struct Condition {
+    pub(super) key: Vec<u8>,
+    pub(super) expected: Option<Vec<u8>>,
+}
+
+/// New bytes under a key, `None` to remove it.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Option<Vec<u8>>,
+}
+
+impl Changes {
+    /// No changes yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes a record. One that cannot be stored makes the commit fail as
+    /// [`CommitError::Unstorable`].
+    pub fn put<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K, value: &V) {
+        let key = table.stored_key(key);
+        match table.encode(&key, value) {
+            Ok(stored) => self.write(table.prefix(), key, Some(stored)),
+            Err(error) => self.flaw(table.prefix(), error.to_string()),
+        }
+    }
+
+    /// Removes a record, if there is one.
+    pub fn remove<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) {
+        self.write(table.prefix(), table.stored_key(key), None);
+    }
+
+    /// Requires that there is no record.
+    pub fn require_absent<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) {
+        self.conditions.push(Condition {
+            key: table.stored_key(key),
+            expected: None,
+        });
+    }
+
+    /// Requires that the record is still the one that was read.
+    pub fn require_unchanged<K: Key, V: Record>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+        read: &Versioned<V>,
+    ) {
+        self.conditions.push(Condition {
+            key: table.stored_key(key),
+            expected: Some(read.stored.clone()),
+        });
+    }
+
+    /// Whether there is nothing to write and nothing to require.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty() && self.writes.is_empty() && self.flaw.is_none()
+    }
+
+    /// The changes, if all of them can be stored.
+    pub(super) fn checked(self) -> Result<Self, CommitError> {
+        match self.flaw {
+            Some(flaw) => Err(flaw),
+            None => Ok(self),
+        }
+    }
+
+    /// Bytes of all keys and values to write.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn write(&mut self, table: &'static str, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let size = key.len() + value.as_ref().map_or(0, Vec::len);
+        self.bytes += size;
+        if size > MAX_RECORD_BYTES {
+            self.flaw(
+                table,
+                format!("{size} bytes, at most {MAX_RECORD_BYTES} fit; store it as a blob"),
+            );
+        } else if self.bytes > MAX_CHANGES_BYTES {
+            self.flaw(
+                table,
+                format!("more than {MAX_CHANGES_BYTES} bytes in one commit"),
+            );
+        } else {
+            self.writes.push(Write { key, value });
+        }
+    }
+
+    fn flaw(&mut self, table: &'static str, reason: String) {
+        self.flaw
+            .get_or_insert(CommitError::Unstorable { table, reason });
+    }
+}

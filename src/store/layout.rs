@@ -1,0 +1,139 @@
+//! What stands where in the store's folder, and how files are made durable.
+//!
+//! ```text
+//! format              version of this layout
+//! lock                held by the process that owns the folder
+//! journal/N.journal   segments of the guard journal, N the sequence of its first group
+//! high-water          the last group that is certainly in the journal
+//! manifest.0, .1      the last two checkpoints
+//! index/              sled
+//! blobs/ab/abcd…      contents by their SHA-256
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The version of the layout that this release reads and writes.
+pub(super) const VERSION: u16 = 1;
+
+/// Ends the names of files that are being written and not yet valid.
+const UNFINISHED: &str = "new";
+const SEGMENT: &str = "journal";
+
+/// The paths in one store's folder.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) dir: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    pub(super) fn format(&self) -> PathBuf {
+        self.dir.join("format")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    pub(super) fn segment(&self, first_sequence: u64) -> PathBuf {
+        self.journal()
+            .join(format!("{first_sequence:020}.{SEGMENT}"))
+    }
+
+    pub(super) fn high_water(&self) -> PathBuf {
+        self.dir.join("high-water")
+    }
+
+    pub(super) fn manifest(&self, slot: u64) -> PathBuf {
+        self.dir.join(format!("manifest.{slot}"))
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.dir.join("blobs")
+    }
+
+    /// The journal's segments with the sequence their names say, oldest first.
+    pub(super) fn segments(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut segments = Vec::new();
+        for path in entries(&self.journal())? {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == SEGMENT)
+                && let Some(sequence) = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str()?.parse().ok())
+            {
+                segments.push((sequence, path));
+            }
+        }
+        segments.sort();
+        Ok(segments)
+    }
+}
+
+/// The paths in a folder; none if the folder is missing.
+pub(super) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the entries of a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a folder, durably. The folder above must exist.
+pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Writes a whole file: it is on disk with this content when this returns, and at every moment
+/// before it is either what it was or what it becomes. `unfinished` names what is written first.
+pub(super) fn write_file(path: &Path, content: &[u8], unfinished: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(unfinished)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(unfinished, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// The name under which `path` is written first.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension(UNFINISHED)
+}
+
+/// Reads a file; `None` if it is missing.
+pub(super) fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,150 @@
+//! Opening a store: the folder, its format and lock, then examination and replay.
+
+use std::fs;
+use std::path::Path;
+
+use super::Options;
+use super::blobs::Blobs;
+use super::error::{Damage, OpenError, Remedy};
+use super::guard_journal::{GuardJournal, read_high_water};
+use super::journal_format::HEADER_LENGTH;
+use super::layout::{self, Layout, read_file, sync_folder, unfinished, write_file};
+use super::lock::Lock;
+use super::manifest::Manifest;
+use super::recovery::examine;
+use super::writer::Writer;
+use crate::telemetry::Telemetry;
+
+/// A store that is ready for its writer.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) writer: Writer,
+    pub(super) blobs: Blobs,
+    pub(super) lock: Lock,
+}
+
+/// Opens the store in `dir`, or makes a new one where there is none.
+pub(super) fn open(
+    dir: &Path,
+    options: &Options,
+    telemetry: &Telemetry,
+) -> Result<Opened, OpenError> {
+    create_dir(dir)?;
+    let layout = Layout::new(dir);
+    let lock = Lock::take(&layout)?;
+    if !is_store(&layout)? {
+        create(&layout).map_err(OpenError::io("make a store in", dir))?;
+    }
+    let examination = examine(&layout, options.cache_bytes)?;
+    if let Some(damage) = examination.damage.first() {
+        return Err(damage.clone().into());
+    }
+    examination.replay()?;
+    let (Some(index), Some(manifest), Some((last, _))) = (
+        examination.index,
+        examination.manifest,
+        examination.journal.segments.last(),
+    ) else {
+        return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
+    };
+    let journal = &examination.journal;
+    telemetry.store_opened(
+        dir,
+        journal.end.sequence,
+        journal.end.records,
+        journal.behind,
+    );
+    if journal.torn_bytes > 0 {
+        telemetry.store_tail_cut(journal.torn_bytes);
+    }
+    for slot in &examination.damaged_slots {
+        telemetry.store_slot_damaged(slot);
+    }
+    let mut writer = Writer {
+        index,
+        journal: GuardJournal::open(&layout, *last, journal.whole_length)
+            .map_err(OpenError::io("open", &layout.segment(*last)))?,
+        manifest,
+        mark: journal.end,
+        segment_bytes: options.segment_bytes,
+        telemetry: telemetry.clone(),
+    };
+    let repaired = journal.behind > 0 || !examination.damaged_slots.is_empty();
+    if repaired {
+        let checkpointed = writer.checkpoint();
+        checkpointed
+            .map_err(|failure| OpenError::io("checkpoint", dir)(std::io::Error::other(failure)))?;
+    }
+    Ok(Opened {
+        writer,
+        blobs: Blobs::new(layout),
+        lock,
+    })
+}
+
+fn create_dir(dir: &Path) -> Result<(), OpenError> {
+    fs::create_dir_all(dir).map_err(OpenError::io("make the folder", dir))?;
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), |parent| {
+        sync_folder(parent).map_err(OpenError::io("sync the folder", parent))
+    })
+}
+
+fn format_text(version: u16) -> String {
+    format!("bursar store {version}\n")
+}
+
+/// Whether there is a store of a format we know; false where there was never one.
+pub(super) fn is_store(layout: &Layout) -> Result<bool, OpenError> {
+    let path = layout.format();
+    let Some(bytes) = read_file(&path).map_err(OpenError::io("read", &path))? else {
+        return if was_never_used(layout)? {
+            Ok(false)
+        } else {
+            let finding = "the file is missing, but the folder holds data";
+            Err(Damage::new(&path, Remedy::Restore, finding).into())
+        };
+    };
+    let version = std::str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.strip_prefix("bursar store ")?.trim_end().parse().ok())
+        .filter(|version| format_text(*version).as_bytes() == bytes);
+    match version {
+        Some(version) if version <= layout::VERSION => Ok(true),
+        Some(found) => Err(OpenError::Newer {
+            file: path,
+            found,
+            known: layout::VERSION,
+        }),
+        None => Err(Damage::new(&path, Remedy::Restore, "the file is damaged").into()),
+    }
+}
+
+/// Whether nothing is there but what a first start leaves behind that was interrupted.
+fn was_never_used(layout: &Layout) -> Result<bool, OpenError> {
+    if layout.index().exists() || layout.blobs().exists() {
+        return Ok(false);
+    }
+    let read = OpenError::io("read", &layout.dir);
+    let facts = || {
+        let mut largest = 0;
+        for (_, segment) in layout.segments()? {
+            largest = largest.max(fs::metadata(segment)?.len());
+        }
+        Ok((largest, read_high_water(layout)?.unwrap_or_default()))
+    };
+    let (largest, reached) = facts().map_err(read)?;
+    Ok(largest <= HEADER_LENGTH as u64 && reached == 0)
+}
+
+/// Makes an empty store. The format's file comes last: until it is there, there is no store.
+fn create(layout: &Layout) -> std::io::Result<()> {
+    GuardJournal::create(layout)?;
+    Manifest::create(layout)?;
+    let path = layout.format();
+    write_file(
+        &path,
+        format_text(layout::VERSION).as_bytes(),
+        &unfinished(&path),
+    )
+}

@@ -1,0 +1,316 @@
+//! The store through its public interface, and its writer with files that fail.
+
+use std::path::Path;
+
+use super::*;
+
+const NUMBERS: Table<(String, u64), u64> = Table::new("numbers/", 1);
+const TEXTS: Table<String, String> = Table::new("texts/", 1);
+
+fn options() -> Options {
+    Options {
+        cache_bytes: 1024 * 1024,
+        segment_bytes: 2000,
+    }
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(dir, &options(), &Telemetry::default()).unwrap()
+}
+
+fn number(group: &str, number: u64) -> Changes {
+    let mut changes = Changes::new();
+    changes.put(&NUMBERS, &(group.to_owned(), number), &number);
+    changes
+}
+
+fn group(name: &str) -> String {
+    name.to_owned()
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_every_kind_of_end() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..6_u64 {
+        let store = open(dir.path());
+        for earlier in 0..round * 20 {
+            assert_eq!(
+                store.get(&NUMBERS, &(group("a"), earlier)).unwrap(),
+                Some(earlier)
+            );
+        }
+        for new in round * 20..(round + 1) * 20 {
+            store.commit(number("a", new)).await.unwrap();
+        }
+        if round % 2 == 0 {
+            store.close().await.unwrap();
+        }
+    }
+    let store = open(dir.path());
+    let all = store.scan(&NUMBERS, &Range::all(), 1000, Order::Ascending);
+    assert_eq!(all.unwrap().len(), 120);
+}
+
+#[tokio::test]
+async fn a_scan_is_ordered_narrowed_limited_and_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut changes = Changes::new();
+    for name in ["a", "b", "ba", "c"] {
+        for at in [1, 5, 300] {
+            changes.put(&NUMBERS, &(group(name), at), &at);
+        }
+    }
+    changes.put(&TEXTS, &"b".into(), &"other table".into());
+    store.commit(changes).await.unwrap();
+    let scan = |range: &Range<_>, limit, order| -> Vec<(String, u64)> {
+        let found = store.scan(&NUMBERS, range, limit, order).unwrap();
+        found.into_iter().map(|(key, _)| key).collect()
+    };
+    let b = |at| (group("b"), at);
+    let within = || Range::within(&group("b"));
+    assert_eq!(scan(&Range::all(), 100, Order::Ascending).len(), 12);
+    assert_eq!(scan(&within(), 100, Order::Ascending), [b(1), b(5), b(300)]);
+    assert_eq!(scan(&within(), 2, Order::Descending), [b(300), b(5)]);
+    let resumed = within().after(&b(5));
+    assert_eq!(scan(&resumed, 100, Order::Ascending), [b(300)]);
+    assert_eq!(scan(&resumed, 100, Order::Descending), [b(1)]);
+    let b_and_ba = Range::all().starting_with("b");
+    assert_eq!(scan(&b_and_ba, 100, Order::Ascending).len(), 6);
+    let before = within().after(&(group("a"), 5));
+    assert_eq!(scan(&before, 100, Order::Ascending).len(), 3);
+    assert_eq!(scan(&before, 100, Order::Descending).len(), 0);
+    let behind = within().after(&(group("c"), 5));
+    assert_eq!(scan(&behind, 100, Order::Ascending).len(), 0);
+    assert_eq!(scan(&behind, 100, Order::Descending).len(), 3);
+}
+
+#[tokio::test]
+async fn removed_records_are_gone_and_the_last_write_of_a_key_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut changes = Changes::new();
+    for text in ["first", "second"] {
+        changes.put(&TEXTS, &"a".into(), &text.into());
+        changes.put(&TEXTS, &"b".into(), &text.into());
+    }
+    changes.remove(&TEXTS, &"b".into());
+    store.commit(changes).await.unwrap();
+    assert_eq!(
+        store.get(&TEXTS, &"a".into()).unwrap().as_deref(),
+        Some("second")
+    );
+    assert_eq!(store.get(&TEXTS, &"b".into()).unwrap(), None);
+}
+
+#[tokio::test]
+async fn of_commits_that_race_for_a_key_exactly_one_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for round in 0..20 {
+        let key = format!("{round}");
+        let racers: Vec<_> = (0..8)
+            .map(|racer| {
+                let (store, key) = (store.clone(), key.clone());
+                tokio::spawn(async move {
+                    let mut changes = Changes::new();
+                    changes.require_absent(&TEXTS, &key);
+                    changes.put(&TEXTS, &key, &format!("{racer}"));
+                    changes.put(&NUMBERS, &(key.clone(), racer), &racer);
+                    store.commit(changes).await
+                })
+            })
+            .collect();
+        let mut winners = Vec::new();
+        for (racer, task) in racers.into_iter().enumerate() {
+            match task.await.unwrap() {
+                Ok(()) => winners.push(racer.to_string()),
+                Err(error) => assert_eq!(error, CommitError::Refused),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        assert_eq!(store.get(&TEXTS, &key).unwrap().unwrap(), winners[0]);
+        let made = store.scan(&NUMBERS, &Range::within(&key), 100, Order::Ascending);
+        assert_eq!(made.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn increments_that_require_what_they_read_are_never_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let key = (group("counter"), 0);
+    store.commit(number("counter", 0)).await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, key) = (store.clone(), key.clone());
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    loop {
+                        let read = store.get_versioned(&NUMBERS, &key).unwrap().unwrap();
+                        let mut changes = Changes::new();
+                        changes.require_unchanged(&NUMBERS, &key, &read);
+                        changes.put(&NUMBERS, &key, &(read.value + 1));
+                        match store.commit(changes).await {
+                            Ok(()) => break,
+                            Err(error) => assert_eq!(error, CommitError::Refused),
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(store.get(&NUMBERS, &key).unwrap(), Some(200));
+}
+
+#[tokio::test]
+async fn a_record_that_is_too_large_is_named_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut changes = number("a", 1);
+    changes.put(&TEXTS, &"large".into(), &"x".repeat(MAX_RECORD_BYTES));
+    assert!(matches!(
+        store.commit(changes).await,
+        Err(CommitError::Unstorable {
+            table: "texts/",
+            ..
+        })
+    ));
+    assert_eq!(store.get(&NUMBERS, &(group("a"), 1)).unwrap(), None);
+    store.commit(number("a", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn blobs_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let hash = store.put_blob(vec![7; 200_000]).await.unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.get_blob(&hash).unwrap(), vec![7; 200_000]);
+    assert!(matches!(
+        store.get_blob(&BlobHash::of(b"other")),
+        Err(ReadError::Blob { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_second_owner_is_told_which_folder_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let other = store.clone();
+    store.close().await.unwrap();
+    let refused = Store::open(dir.path(), &options(), &Telemetry::default()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "another bursar uses `{}`; stop it, or give this one another `store.path`",
+            dir.path().display()
+        )
+    );
+    assert_eq!(
+        other.commit(number("a", 1)).await,
+        Err(CommitError::Poisoned)
+    );
+    drop(other);
+    open(dir.path());
+}
+
+/// A store whose guard journal goes to `device` instead of its segment.
+fn diverted(dir: &Path, telemetry: &Telemetry, device: &str) -> Store {
+    let mut opened = open::open(dir, &options(), telemetry).unwrap();
+    opened.writer.journal.divert(device);
+    Store::start(opened.writer, opened.blobs, opened.lock).unwrap()
+}
+
+/// `/dev/full` fails every write as a full disk does; `/dev/null` takes writes and cannot sync.
+#[tokio::test]
+async fn a_failed_append_or_sync_poisons_the_store_and_loses_nothing_acknowledged() {
+    for device in ["/dev/full", "/dev/null"] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        store.commit(number("kept", 1)).await.unwrap();
+        drop(store);
+
+        let telemetry = Telemetry::default();
+        let store = diverted(dir.path(), &telemetry, device);
+        let waiting: Vec<_> = (0..4)
+            .map(|at| {
+                let store = store.clone();
+                tokio::spawn(async move { store.commit(number("lost", at)).await })
+            })
+            .collect();
+        store.poisoned().await;
+        for task in waiting {
+            assert_eq!(task.await.unwrap(), Err(CommitError::Poisoned));
+        }
+        assert!(store.is_poisoned());
+        assert_eq!(telemetry.metrics().store_poisoned.get(), 1);
+        assert_eq!(
+            store.commit(number("late", 1)).await,
+            Err(CommitError::Poisoned)
+        );
+        assert_eq!(
+            store.put_blob(vec![1]).await.unwrap_err(),
+            CommitError::Poisoned
+        );
+        assert_eq!(store.get(&NUMBERS, &(group("kept"), 1)).unwrap(), Some(1));
+        assert_eq!(store.close().await, Err(CommitError::Poisoned));
+
+        let store = open(dir.path());
+        let all = store.scan(&NUMBERS, &Range::all(), 100, Order::Ascending);
+        assert_eq!(all.unwrap(), [((group("kept"), 1), 1)]);
+        store.commit(number("again", 1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_written_poisons_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    std::fs::write(dir.path().join("blobs"), "in the way").unwrap();
+    assert_eq!(
+        store.put_blob(vec![1]).await.unwrap_err(),
+        CommitError::Poisoned
+    );
+    assert_eq!(
+        store.commit(number("late", 1)).await,
+        Err(CommitError::Poisoned)
+    );
+}
+
+#[test]
+fn a_panic_of_the_writer_poisons_the_store() {
+    let poison = Poison::new(&Telemetry::default());
+    let panicked = std::thread::spawn({
+        let poison = poison.clone();
+        move || {
+            let _guard = poison.guard();
+            panic!("as a test");
+        }
+    });
+    assert!(panicked.join().is_err());
+    assert!(poison.is_set());
+}
+
+#[tokio::test]
+async fn the_journal_is_cut_at_checkpoints_and_the_report_says_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for at in 0..200 {
+        store.commit(number("a", at)).await.unwrap();
+    }
+    store.put_blob(b"content".to_vec()).await.unwrap();
+    store.close().await.unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.journal.0 > 1, "{report:?}");
+    assert_eq!(report.journal.1, 200);
+    assert_eq!(report.checkpoint, Some(200));
+    assert_eq!(report.index, Some(200));
+    assert_eq!((report.records, report.blobs), (200, 1));
+    assert!(report.damage.is_empty() && report.damaged_slots.is_empty());
+    assert!(verify(&dir.path().join("elsewhere")).is_err());
+}
