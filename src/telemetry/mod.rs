@@ -10,6 +10,7 @@ mod gateway;
 mod metrics;
 mod triggers;
 mod store;
+mod outbound;
 
 use std::sync::Arc;
 
