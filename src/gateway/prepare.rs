@@ -23,7 +23,7 @@ pub enum StoredError {
     /// The bytes are damaged; nothing may be done with them.
     #[error("the stored body of {0} is not a JSON object")]
     Unreadable(Operation),
-    /// The bytes are not what [`prepare`] writes: damaged, or written under other rules.
+    /// The bytes are not what [`prepare()`] writes: damaged, or written under other rules.
     #[error("the stored body of {operation} is not valid: {}", list(errors))]
     Invalid {
         /// Whose body it was stored as.
@@ -79,7 +79,7 @@ pub fn prepare(operation: Operation, arguments: &Value) -> Result<Prepared, Vec<
 
 impl Prepared {
     /// Rebuilds a request from the bytes that [`Prepared::body`] gave, and checks them again as if
-    /// they were new. The bytes are kept as they are. The caller compares
+    /// they were new: they must be, byte by byte, what would be written today. The caller compares
     /// [`foreign_id`](Self::foreign_id) with the key it stored them under.
     ///
     /// # Errors
@@ -92,11 +92,12 @@ impl Prepared {
         };
         let again = prepare(operation, &stored)
             .map_err(|errors| StoredError::Invalid { operation, errors })?;
-        if operations::is_signed(operation) && Value::Object(again.fields.clone()) != stored {
+        if again.body == body {
+            Ok(Self { body, ..again })
+        } else {
             let errors = Vec::new();
-            return Err(StoredError::Invalid { operation, errors });
+            Err(StoredError::Invalid { operation, errors })
         }
-        Ok(Self { body, ..again })
     }
 
     /// What it asks for.
@@ -450,6 +451,8 @@ mod tests {
             sent.replace("\"0.0002\"", "0.0002"),
             sent.replace("payroll-1", ""),
             sent.replace("receiver_type", "receiver_tape"),
+            sent.replace("{\"address\"", "{\"amount\":\"9\",\"address\""),
+            sent.replace("\":\"", "\": \""),
             "[]".to_owned(),
             String::new(),
         ] {
