@@ -1,0 +1,268 @@
+//! Rhai's errors as diagnostics: where, what, and how to fix it.
+
+use rhai::{Dynamic, EvalAltResult, LexError, Map, ParseError, ParseErrorType, Position};
+use serde_json::Value;
+
+use super::effects::{Code, Failure};
+use super::json;
+use super::reference::doc_of;
+use super::sources::Sources;
+use crate::domain::diagnostic::{Diagnostic, Place, closest};
+
+/// The place of a position in a file.
+pub(super) fn place(sources: &Sources, file: &str, position: Position) -> Place {
+    Place::of_position(
+        file,
+        sources.get(file).unwrap_or_default(),
+        position.line().unwrap_or(1),
+        position.position().unwrap_or(1),
+    )
+}
+
+/// What is wrong with a script that does not compile.
+pub(super) fn of_parsing(sources: &Sources, file: &str, error: &ParseError) -> Diagnostic {
+    diagnose_parsing(sources, file, error.err_type(), error.position())
+}
+
+fn diagnose_parsing(
+    sources: &Sources,
+    file: &str,
+    error: &ParseErrorType,
+    position: Position,
+) -> Diagnostic {
+    let at = place(sources, file, position);
+    let help = help_for_parsing(error, &at, sources.get(file).unwrap_or_default());
+    let diagnostic = Diagnostic::new(lower_case_first(&error.to_string())).at(at);
+    match help {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+fn help_for_parsing(error: &ParseErrorType, at: &Place, source: &str) -> Option<String> {
+    if let ParseErrorType::Reserved(word) = error {
+        return Some(format!(
+            "`{word}` is a reserved word of the language; use another name{}",
+            if word == "eval" {
+                ""
+            } else {
+                " (as a map key, write it in quotes)"
+            }
+        ));
+    }
+    if let ParseErrorType::VariableUndefined(name) = error {
+        return Some(match closest(name, identifiers(source, name)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "functions do not see the variables around them, closures do; was it meant \
+                     to be a text in quotes?"
+                .to_owned(),
+        });
+    }
+    if let ParseErrorType::BadInput(LexError::MalformedNumber(number)) = error {
+        return Some(if number.contains(['e', 'E']) {
+            "write the number without an exponent: 0.00000001 instead of 1e-8".to_owned()
+        } else {
+            "a number has at most 28 digits".to_owned()
+        });
+    }
+    if has_exponent_before(at) {
+        return Some("write the number without an exponent: 0.00000001 instead of 1e-8".to_owned());
+    }
+    if brace_without_hash(at) {
+        return Some("a map is written with a # before the brace: #{ key: value }".to_owned());
+    }
+    if let ParseErrorType::MissingToken(token, _) = error {
+        return Some(format!("a `{token}` is missing here or a little before"));
+    }
+    None
+}
+
+/// Whether the marked place ends a literal such as `1e-8`: Rhai reads `1` and stumbles over `e`.
+fn has_exponent_before(at: &Place) -> bool {
+    let bytes = at.text.as_bytes();
+    bytes.windows(3).any(|window| {
+        matches!(window, [digit, b'e' | b'E', next]
+            if digit.is_ascii_digit() && (next.is_ascii_digit() || matches!(next, b'-' | b'+')))
+    })
+}
+
+/// Whether the line has a brace after `=`, `(`, `,`, `:` or `return`, where only a map can be meant.
+fn brace_without_hash(at: &Place) -> bool {
+    let until = at.column.saturating_add(at.width);
+    let before: String = at.text.chars().take(until).collect();
+    before.match_indices('{').any(|(index, _)| {
+        let left = before.get(..index).unwrap_or_default().trim_end();
+        left.ends_with(['=', '(', ',', ':', '[']) || left.ends_with("return")
+    })
+}
+
+/// All words of a source that could be names, without the one that is not known.
+fn identifiers<'a>(source: &'a str, unknown: &'a str) -> impl Iterator<Item = &'a str> {
+    source
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(move |word| {
+            *word != unknown && word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+        })
+}
+
+/// The innermost error, with the file and position it belongs to. Rhai pairs a callee's file with
+/// the position of the call, so each error's file is what the frame above it says.
+fn innermost<'e>(
+    error: &'e EvalAltResult,
+    file: &'e str,
+) -> (&'e EvalAltResult, &'e str, Position) {
+    let mut found = (error, file, error.position());
+    loop {
+        let (inner, file) = match found.0 {
+            EvalAltResult::ErrorInFunctionCall(_, source, inner, _) => {
+                let file = if source.is_empty() {
+                    found.1
+                } else {
+                    source.as_str()
+                };
+                (inner.as_ref(), file)
+            }
+            EvalAltResult::ErrorInModule(module, inner, _) => (inner.as_ref(), module.as_str()),
+            _ => return found,
+        };
+        let position = inner.position();
+        if position.is_none() {
+            found.0 = inner;
+        } else {
+            found = (inner, file, position);
+        }
+    }
+}
+
+/// What went wrong in an execution that began in `file`.
+pub(super) fn of_execution(sources: &Sources, file: &str, error: &EvalAltResult) -> Diagnostic {
+    let (inner, file, position) = innermost(error, file);
+    if let EvalAltResult::ErrorParsing(error, position) = inner {
+        return diagnose_parsing(sources, file, error, *position);
+    }
+    let at = place(sources, file, position);
+    let (message, help) = message_and_help(inner, sources, file);
+    let diagnostic = Diagnostic::new(message).at(at);
+    match help {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+fn message_and_help(
+    error: &EvalAltResult,
+    sources: &Sources,
+    file: &str,
+) -> (String, Option<String>) {
+    match error {
+        EvalAltResult::ErrorRuntime(thrown, _) => (thrown_message(thrown), None),
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature),
+        EvalAltResult::ErrorModuleNotFound(module, _) => {
+            let (module, advice) = module.split_once("`; ").unwrap_or((module, ""));
+            let message = format!("there is no module `{module}`");
+            (message, Some(advice.to_owned()).filter(|a| !a.is_empty()))
+        }
+        EvalAltResult::ErrorPropertyNotFound(name, _) => {
+            let name = name.trim_matches('"');
+            let source = sources.get(file).unwrap_or_default();
+            let advice = match closest(name, identifiers(source, name)) {
+                Some(meant) => format!("did you mean `{meant}`? "),
+                None => String::new(),
+            };
+            (
+                format!("the map has no property `{name}`"),
+                Some(format!(
+                    "{advice}one that may be missing is read with map.get(\"{name}\"), which is () then"
+                )),
+            )
+        }
+        EvalAltResult::ErrorStackOverflow(_) => (
+            "too many calls within each other".to_owned(),
+            Some(
+                "`scripts.limits.call_depth` limits them; does a function call itself?".to_owned(),
+            ),
+        ),
+        EvalAltResult::ErrorDataTooLarge(what, _) => (
+            format!("too large: {}", lower_case_first(what)),
+            Some("`scripts.limits` has the largest sizes of texts, lists and maps".to_owned()),
+        ),
+        other => {
+            let mut plain = other.to_string();
+            if let Some(at) = plain.rfind(" (line ") {
+                plain.truncate(at);
+            }
+            (lower_case_first(&plain), None)
+        }
+    }
+}
+
+/// What a script threw: an uncaught failure, a text, or anything else.
+fn thrown_message(thrown: &Dynamic) -> String {
+    if let Ok(map) = thrown.as_map_ref()
+        && let Some(message) = map.get("message")
+    {
+        return match map.get("code") {
+            Some(code) => format!("{code}: {message}"),
+            None => message.to_string(),
+        };
+    }
+    if thrown.is_unit() {
+        return "the script threw an error".to_owned();
+    }
+    thrown.to_string()
+}
+
+/// Rhai names a function that does not exist by its arguments' types: `on (&str, i64, Fn)`.
+fn unknown_function(signature: &str) -> (String, Option<String>) {
+    let (name, types) = signature.split_once(" (").unwrap_or((signature, ")"));
+    let name = name.replace(" :: ", "::");
+    let types = types
+        .trim_end_matches(')')
+        .replace("&str | ImmutableString | String", "text")
+        .replace("string", "text")
+        .replace("rust_decimal::decimal::Decimal", "decimal")
+        .replace("i64", "integer")
+        .replace("array", "list")
+        .replace("Fn", "function");
+    match doc_of(&name) {
+        Some(doc) => (
+            format!("`{name}` cannot be called with ({types})"),
+            Some(format!("it is {}", doc.full_signature())),
+        ),
+        None => (
+            format!("there is no function `{name}` that takes ({types})"),
+            None,
+        ),
+    }
+}
+
+/// The failure that a script did not catch, or threw again.
+pub(super) fn uncaught_failure(error: &EvalAltResult) -> Option<Failure> {
+    let EvalAltResult::ErrorRuntime(thrown, _) = innermost(error, "").0 else {
+        return None;
+    };
+    let mut map: Map = thrown.as_map_ref().ok()?.clone();
+    let code = map.remove("code")?.into_immutable_string().ok()?;
+    let code = Code::ALL
+        .into_iter()
+        .find(|known| known.as_str() == code.as_str())?;
+    let message = map.remove("message").unwrap_or_default().to_string();
+    let details = if map.is_empty() {
+        Value::Null
+    } else {
+        json::from_dynamic(&Dynamic::from_map(map)).unwrap_or_default()
+    };
+    Some(Failure {
+        code,
+        message,
+        details,
+    })
+}
+
+fn lower_case_first(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map(|first| first.to_lowercase().chain(characters).collect())
+        .unwrap_or_default()
+}

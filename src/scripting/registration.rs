@@ -1,0 +1,192 @@
+//! `schedule(…)` and `on(…)`: from the arguments a script gives to a checked handler.
+//!
+//! Checks one registration at a time; that no two handlers share an identity is checked over the
+//! whole set.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rhai::{FnPtr, GlobalRuntimeState, Map, NativeCallContext, Position};
+
+use super::current::{self, Called};
+use super::json;
+use super::options::{Options, Refused};
+use crate::domain::handler::{
+    EventTrigger, Handler, Missed, Overlap, Retry, ScheduleTrigger, Trigger,
+};
+use crate::domain::id::HandlerId;
+use crate::domain::schedule::Schedule;
+
+/// A handler with its code and what its code sees: imported modules, constants, functions.
+pub(super) struct Registered {
+    /// What it is and what starts it.
+    pub(super) handler: Handler,
+    /// Its code.
+    pub(super) function: FnPtr,
+    /// What its code sees.
+    pub(super) surroundings: GlobalRuntimeState,
+    /// Where it was registered.
+    pub(super) position: Position,
+}
+
+/// `schedule(name, cron, [options], |tick| …)`
+pub(super) fn schedule(
+    context: &NativeCallContext,
+    name: &str,
+    cron: &str,
+    options: Map,
+    function: FnPtr,
+) -> Called<()> {
+    let read = || -> Result<(Trigger, Common), Refused> {
+        let known = [
+            "timezone", "missed", "overlap", "jitter", "retry", "timeout",
+        ];
+        let mut options = Options::new("schedule", options, &known)?;
+        let timezone = options
+            .text("timezone")?
+            .unwrap_or_else(|| "UTC".to_owned());
+        let trigger = ScheduleTrigger {
+            schedule: Schedule::parse(cron, &timezone).map_err(|error| error.to_string())?,
+            missed: options
+                .word(
+                    "missed",
+                    &[
+                        ("skip", Missed::Skip),
+                        ("last", Missed::Last),
+                        ("all", Missed::All),
+                    ],
+                )?
+                .unwrap_or_default(),
+            overlap: options
+                .word(
+                    "overlap",
+                    &[
+                        ("skip", Overlap::Skip),
+                        ("queue", Overlap::Queue),
+                        ("allow", Overlap::Allow),
+                    ],
+                )?
+                .unwrap_or_default(),
+            jitter: options.duration("jitter")?.unwrap_or(Duration::ZERO),
+        };
+        Ok((Trigger::Schedule(trigger), common(&mut options)?))
+    };
+    let (trigger, common) = read()?;
+    keep(context, "schedule", name, trigger, common, function)
+}
+
+/// `on(event, [options], |event| …)`
+pub(super) fn on(
+    context: &NativeCallContext,
+    pattern: &str,
+    options: Map,
+    function: FnPtr,
+) -> Called<()> {
+    let read = || -> Result<(String, Trigger, Common), Refused> {
+        let mut options = Options::new("on", options, &["name", "where", "retry", "timeout"])?;
+        let name = options.text("name")?.unwrap_or_else(|| pattern.to_owned());
+        let mut filter = BTreeMap::new();
+        for (path, value) in options.map("where")?.unwrap_or_default() {
+            if path.split('.').any(str::is_empty) {
+                return Err(format!(
+                    "on option `where`: `{path}` is not a dotted path such as \
+                     crypto_address.currency"
+                ));
+            }
+            let value = json::from_dynamic(&value)
+                .map_err(|error| format!("on option `where`, `{path}`: {error}"))?;
+            filter.insert(path.to_string(), value);
+        }
+        check_pattern(pattern)?;
+        let trigger = EventTrigger {
+            pattern: pattern.to_owned(),
+            filter,
+        };
+        Ok((name, Trigger::Event(trigger), common(&mut options)?))
+    };
+    let (name, trigger, common) = read()?;
+    keep(context, "on", &name, trigger, common, function)
+}
+
+/// Options that both kinds have.
+struct Common {
+    retry: Retry,
+    timeout: Option<Duration>,
+}
+
+fn common(options: &mut Options) -> Result<Common, Refused> {
+    let mut retry = Retry::default();
+    if let Some(map) = options.map("retry")? {
+        let mut given = Options::new("retry", map, &["attempts", "first", "max"])?;
+        retry.attempts = given.count("attempts")?.unwrap_or(retry.attempts);
+        retry.first = given.duration("first")?.unwrap_or(retry.first);
+        retry.max = given.duration("max")?.unwrap_or(retry.max.max(retry.first));
+        if retry.max < retry.first {
+            return Err("retry option `max` must not be less than `first`".to_owned());
+        }
+    }
+    let timeout = options.duration("timeout")?;
+    if timeout == Some(Duration::ZERO) {
+        return Err("option `timeout` must be above 0".to_owned());
+    }
+    Ok(Common { retry, timeout })
+}
+
+/// Which types and statuses there are is the gateway's to say; how a pattern is written is ours.
+fn check_pattern(pattern: &str) -> Result<(), Refused> {
+    let is_word = |part: &str| {
+        part == "*"
+            || (!part.is_empty()
+                && part
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | ':')))
+    };
+    let parts: Vec<&str> = pattern.split('.').collect();
+    if parts.len() <= 2 && parts.iter().all(|part| is_word(part)) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{pattern}` is not an event (write type.status such as withdrawal.confirmed, with * for \
+         either part, * for everything, or the name of a custom event)"
+    ))
+}
+
+fn check_name(name: &str) -> Result<(), Refused> {
+    let length = name.chars().count();
+    if (1..=100).contains(&length) && !name.chars().any(char::is_control) && name.trim() == name {
+        return Ok(());
+    }
+    Err(format!(
+        "`{name}` is not a name for a handler (1 to 100 characters, no space around them)"
+    ))
+}
+
+fn keep(
+    context: &NativeCallContext,
+    called: &str,
+    name: &str,
+    trigger: Trigger,
+    common: Common,
+    function: FnPtr,
+) -> Called<()> {
+    check_name(name)?;
+    let site = current::site(context);
+    let script = site.file.strip_suffix(".rhai").unwrap_or(&site.file);
+    let handler = Handler {
+        id: HandlerId {
+            script: script.to_owned(),
+            name: name.to_owned(),
+        },
+        trigger,
+        retry: common.retry,
+        timeout: common.timeout,
+        line: site.line,
+    };
+    let registered = Registered {
+        handler,
+        function,
+        surroundings: context.global_runtime_state().clone(),
+        position: context.call_position(),
+    };
+    current::register(registered, called)
+}
