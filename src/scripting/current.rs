@@ -151,6 +151,10 @@ pub(super) fn on_operation() -> Option<Dynamic> {
     .flatten()
 }
 
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "Rhai passes its errors on in boxes"
+)]
 fn terminated(position: Position) -> Box<EvalAltResult> {
     EvalAltResult::ErrorTerminated(Dynamic::UNIT, position).into()
 }
@@ -164,6 +168,10 @@ pub(super) fn site(context: &NativeCallContext) -> Site {
 }
 
 /// An error that the script can catch.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "Rhai passes its errors on in boxes"
+)]
 pub(super) fn failure(failure: Failure) -> Box<EvalAltResult> {
     let mut map = match json::to_dynamic(&failure.details).map(Dynamic::try_cast::<Map>) {
         Ok(Some(details)) => details,
@@ -175,6 +183,10 @@ pub(super) fn failure(failure: Failure) -> Box<EvalAltResult> {
 }
 
 /// The catchable error for arguments that cannot be meant.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "Rhai passes its errors on in boxes"
+)]
 pub(super) fn invalid(message: impl Into<String>) -> Box<EvalAltResult> {
     failure(Failure::new(Code::InvalidArgument, message))
 }

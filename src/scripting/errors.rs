@@ -113,17 +113,14 @@ fn innermost<'e>(
 ) -> (&'e EvalAltResult, &'e str, Position) {
     let mut found = (error, file, error.position());
     loop {
-        let (inner, file) = match found.0 {
-            EvalAltResult::ErrorInFunctionCall(_, source, inner, _) => {
-                let file = if source.is_empty() {
-                    found.1
-                } else {
-                    source.as_str()
-                };
-                (inner.as_ref(), file)
-            }
-            EvalAltResult::ErrorInModule(module, inner, _) => (inner.as_ref(), module.as_str()),
-            _ => return found,
+        let (inner, file) = if let EvalAltResult::ErrorInFunctionCall(_, source, inner, _) = found.0
+        {
+            let source = Some(source.as_str()).filter(|source| !source.is_empty());
+            (inner.as_ref(), source.unwrap_or(found.1))
+        } else if let EvalAltResult::ErrorInModule(module, inner, _) = found.0 {
+            (inner.as_ref(), module.as_str())
+        } else {
+            return found;
         };
         let position = inner.position();
         if position.is_none() {
@@ -154,46 +151,58 @@ fn message_and_help(
     sources: &Sources,
     file: &str,
 ) -> (String, Option<String>) {
-    match error {
-        EvalAltResult::ErrorRuntime(thrown, _) => (thrown_message(thrown), None),
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature),
-        EvalAltResult::ErrorModuleNotFound(module, _) => {
-            let (module, advice) = module.split_once("`; ").unwrap_or((module, ""));
-            let message = format!("there is no module `{module}`");
-            (message, Some(advice.to_owned()).filter(|a| !a.is_empty()))
-        }
-        EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let name = name.trim_matches('"');
-            let source = sources.get(file).unwrap_or_default();
-            let advice = match closest(name, identifiers(source, name)) {
-                Some(meant) => format!("did you mean `{meant}`? "),
-                None => String::new(),
-            };
-            (
-                format!("the map has no property `{name}`"),
-                Some(format!(
-                    "{advice}one that may be missing is read with map.get(\"{name}\"), which is () then"
-                )),
-            )
-        }
-        EvalAltResult::ErrorStackOverflow(_) => (
-            "too many calls within each other".to_owned(),
-            Some(
-                "`scripts.limits.call_depth` limits them; does a function call itself?".to_owned(),
-            ),
-        ),
-        EvalAltResult::ErrorDataTooLarge(what, _) => (
-            format!("too large: {}", lower_case_first(what)),
-            Some("`scripts.limits` has the largest sizes of texts, lists and maps".to_owned()),
-        ),
-        other => {
-            let mut plain = other.to_string();
-            if let Some(at) = plain.rfind(" (line ") {
-                plain.truncate(at);
-            }
-            (lower_case_first(&plain), None)
-        }
+    if let EvalAltResult::ErrorRuntime(thrown, _) = error {
+        return (thrown_message(thrown), None);
     }
+    if let EvalAltResult::ErrorFunctionNotFound(signature, _) = error {
+        return unknown_function(signature);
+    }
+    if let EvalAltResult::ErrorModuleNotFound(module, _) = error {
+        let (module, advice) = module.split_once("`; ").unwrap_or((module, ""));
+        let message = format!("there is no module `{module}`");
+        return (message, Some(advice.to_owned()).filter(|a| !a.is_empty()));
+    }
+    if let EvalAltResult::ErrorPropertyNotFound(name, _) = error {
+        return missing_property(
+            name.trim_matches('"'),
+            sources.get(file).unwrap_or_default(),
+        );
+    }
+    let mut message = lower_case_first(&error.to_string());
+    if let Some(at) = message.rfind(" (line ") {
+        message.truncate(at);
+    }
+    (message, help_for(error).map(str::to_owned))
+}
+
+fn help_for(error: &EvalAltResult) -> Option<&'static str> {
+    if let EvalAltResult::ErrorDataRace(..) = error {
+        return Some(
+            "a closure uses the value that it is called on; give it a copy: let copy = value;",
+        );
+    }
+    if let EvalAltResult::ErrorStackOverflow(_) = error {
+        return Some(
+            "`scripts.limits.call_depth` limits calls within each other; does a function call itself?",
+        );
+    }
+    if let EvalAltResult::ErrorDataTooLarge(..) = error {
+        return Some("`scripts.limits` has the largest sizes of texts, lists and maps");
+    }
+    None
+}
+
+fn missing_property(name: &str, source: &str) -> (String, Option<String>) {
+    let advice = match closest(name, identifiers(source, name)) {
+        Some(meant) => format!("did you mean `{meant}`? "),
+        None => String::new(),
+    };
+    (
+        format!("the map has no property `{name}`"),
+        Some(format!(
+            "{advice}one that may be missing is read with map.get(\"{name}\"), which is () then"
+        )),
+    )
 }
 
 /// What a script threw: an uncaught failure, a text, or anything else.

@@ -49,20 +49,22 @@ impl FakeWorld {
     }
 
     pub(super) fn logged(&self) -> Vec<String> {
-        let text = |request| match request {
-            Request::Log { text, .. } => Some(text),
-            _ => None,
-        };
-        self.asked().into_iter().filter_map(text).collect()
+        let mut lines = Vec::new();
+        for request in self.asked() {
+            if let Request::Log { text, .. } = request {
+                lines.push(text);
+            }
+        }
+        lines
     }
 
     pub(super) fn state(&self, key: &str) -> Option<Value> {
         self.state.lock().unwrap().get(key).cloned()
     }
 
-    fn state_access(&self, access: StateAccess) -> Result<Value, Stop> {
+    fn state_access(&self, access: StateAccess) -> Value {
         let mut state = self.state.lock().unwrap();
-        Ok(match access {
+        match access {
             StateAccess::Get { key } => state.get(&key).map_or(Value::Null, |v| json!([v])),
             StateAccess::Set { key, value } => {
                 state.insert(key, value);
@@ -81,7 +83,7 @@ impl FakeWorld {
                     .map(|(key, value)| (key.clone(), value.clone()))
                     .collect()
             }
-        })
+        }
     }
 }
 
@@ -142,14 +144,14 @@ impl Effects for FakeWorld {
             Request::PayAll { payments, .. } => Ok(payments.iter().map(payment).collect()),
             Request::Payment { foreign_id } if foreign_id == "none" => Ok(Value::Null),
             Request::Payment { foreign_id } => Ok(payment(&json!({ "foreign_id": foreign_id }))),
-            Request::State { access, .. } => self.state_access(access),
-            Request::OnceBegin { key } => self.state_access(StateAccess::Get {
+            Request::State { access, .. } => Ok(self.state_access(access)),
+            Request::OnceBegin { key } => Ok(self.state_access(StateAccess::Get {
                 key: format!("once/{key}"),
-            }),
-            Request::OnceEnd { key, value } => self.state_access(StateAccess::Set {
+            })),
+            Request::OnceEnd { key, value } => Ok(self.state_access(StateAccess::Set {
                 key: format!("once/{key}"),
                 value,
-            }),
+            })),
             Request::Http(request) if request.url.contains("down") => Err(Stop::Failure(
                 Failure::new(Code::HttpUnavailable, "shop.example did not answer"),
             )),
@@ -188,11 +190,10 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn try_compile(files: &[(&str, &str)]) -> Result<ScriptSet, Vec<Diagnostic>> {
-    let sources = Sources::from_iter(
-        files
-            .iter()
-            .map(|(path, source)| ((*path).to_owned(), (*source).to_owned())),
-    );
+    let sources: Sources = files
+        .iter()
+        .map(|(path, source)| ((*path).to_owned(), (*source).to_owned()))
+        .collect();
     let known = Known {
         secrets: ["SHOP_TOKEN".to_owned()].into(),
     };
@@ -215,7 +216,7 @@ pub(super) fn mistakes(files: &[(&str, &str)]) -> String {
 }
 
 pub(super) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    super::current::instant() + Duration::from_mins(1)
 }
 
 pub(super) fn id(script: &str, name: &str) -> HandlerId {

@@ -72,7 +72,7 @@ pub(super) fn schedule(
         Ok((Trigger::Schedule(trigger), common(&mut options)?))
     };
     let (trigger, common) = read()?;
-    keep(context, "schedule", name, trigger, common, function)
+    keep(context, "schedule", name, trigger, &common, function)
 }
 
 /// `on(event, [options], |event| …)`
@@ -105,7 +105,7 @@ pub(super) fn on(
         Ok((name, Trigger::Event(trigger), common(&mut options)?))
     };
     let (name, trigger, common) = read()?;
-    keep(context, "on", &name, trigger, common, function)
+    keep(context, "on", &name, trigger, &common, function)
 }
 
 /// Options that both kinds have.
@@ -166,7 +166,7 @@ fn keep(
     called: &str,
     name: &str,
     trigger: Trigger,
-    common: Common,
+    common: &Common,
     function: FnPtr,
 ) -> Called<()> {
     check_name(name)?;

@@ -181,15 +181,15 @@ impl Reading {
     }
 }
 
+/// Endings of names that are left out, though some of them end like a script.
+const LEFT_OUT: [&str; 3] = ["~", ".tmp", ".test.rhai"];
+
 fn is_left_out(name: &str) -> bool {
-    name.starts_with(['.', '#'])
-        || name.ends_with('~')
-        || name.ends_with(".tmp")
-        || name.ends_with(".test.rhai")
+    name.starts_with(['.', '#']) || LEFT_OUT.iter().any(|ending| name.ends_with(ending))
 }
 
 fn is_script(path: &str) -> bool {
-    path.ends_with(".rhai")
+    path.strip_suffix(".rhai").is_some()
 }
 
 #[cfg(test)]

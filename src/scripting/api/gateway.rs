@@ -122,7 +122,16 @@ fn withdraw_all(context: &NativeCallContext, payments: &Array, options: Map) -> 
 
 /// The reference.
 pub(super) fn docs() -> Vec<FunctionDoc> {
-    let mut docs: Vec<FunctionDoc> = Operation::ALL.into_iter().map(doc).collect();
+    let mut docs: Vec<FunctionDoc> = DOCS
+        .into_iter()
+        .map(|(operation, signature, text, example)| FunctionDoc {
+            namespace: "gateway",
+            name: operation.name(),
+            signature,
+            text,
+            example: example.to_owned(),
+        })
+        .collect();
     docs.push(FunctionDoc {
         namespace: "gateway",
         name: "withdraw_all",
@@ -145,111 +154,117 @@ log::info(`${payments.len()} sent`);"#
     docs
 }
 
-fn doc(operation: Operation) -> FunctionDoc {
-    let (signature, text, example) = match operation {
-        Operation::Ping => (
-            "ping()",
-            "Asks whether the gateway is there; answers its text.",
-            r"log::info(gateway::ping());",
-        ),
-        Operation::ListAccounts => (
-            "list_accounts()",
-            "The merchant's balances: a list of `#{ currency, type, balance }`.",
-            r#"for account in gateway::list_accounts() {
+/// Signature, text and example of each operation.
+const DOCS: [(Operation, &str, &str, &str); 14] = [
+    (
+        Operation::Ping,
+        "ping()",
+        "Asks whether the gateway is there; answers its text.",
+        r"log::info(gateway::ping());",
+    ),
+    (
+        Operation::ListAccounts,
+        "list_accounts()",
+        "The merchant's balances: a list of `#{ currency, type, balance }`.",
+        r"for account in gateway::list_accounts() {
     if account.balance < 0.5 { log::warn(`${account.currency} is low: ${account.balance}`); }
-}"#,
-        ),
-        Operation::ListCurrencies => (
-            "list_currencies([map])",
-            "The currencies with their minimum amounts, fees and precision. The map may have `visible`.",
-            r"let currencies = gateway::list_currencies();
+}",
+    ),
+    (
+        Operation::ListCurrencies,
+        "list_currencies([map])",
+        "The currencies with their minimum amounts, fees and precision. The map may have `visible`.",
+        r"let currencies = gateway::list_currencies();
 let minimum = currencies.find(|c| c.currency == `BTC`).minimum_amount;",
-        ),
-        Operation::ListPairs => (
-            "list_pairs([from, to])",
-            "The pairs that can be exchanged, with their minimum amounts and rates; also with a map of `currency_from` and `currency_to`.",
-            r#"let pairs = gateway::list_pairs("BTC", "EUR");"#,
-        ),
-        Operation::ListRates => (
-            "list_rates([from, to])",
-            "The rates between currencies; also with a map of `currency_from` and `currency_to`.",
-            r#"let rate = gateway::list_rates("BTC", "EUR")[0].rate_to;"#,
-        ),
-        Operation::TakeAddress => (
-            "take_address(map)",
-            "A deposit address for a customer. Remembered: the same `foreign_id`, `currency` and `convert_to` give the same address without asking the gateway again.",
-            r#"let address = gateway::take_address(#{
+    ),
+    (
+        Operation::ListPairs,
+        "list_pairs([from, to])",
+        "The pairs that can be exchanged, with their minimum amounts and rates; also with a map of `currency_from` and `currency_to`.",
+        r#"let pairs = gateway::list_pairs("BTC", "EUR");"#,
+    ),
+    (
+        Operation::ListRates,
+        "list_rates([from, to])",
+        "The rates between currencies; also with a map of `currency_from` and `currency_to`.",
+        r#"let rate = gateway::list_rates("BTC", "EUR")[0].rate_to;"#,
+    ),
+    (
+        Operation::TakeAddress,
+        "take_address(map)",
+        "A deposit address for a customer. Remembered: the same `foreign_id`, `currency` and `convert_to` give the same address without asking the gateway again.",
+        r#"let address = gateway::take_address(#{
     foreign_id: "customer-7", currency: "BTC", convert_to: "EUR", end_user_reference: "customer-7",
 }).address;"#,
-        ),
-        Operation::Withdraw => (
-            "withdraw(map)",
-            "Pays out; answers the payment. With `convert_to` the amount is converted, and `amount_to` gives the amount to arrive instead of `amount`. Amounts are decimals or decimal texts and are kept exactly. Without `foreign_id` the key is derived from the run and the step. Same key and same content: the recorded payment, nothing is sent again. Same key and other content: `conflict`.",
-            r#"let payment = gateway::withdraw(#{
+    ),
+    (
+        Operation::Withdraw,
+        "withdraw(map)",
+        "Pays out; answers the payment. With `convert_to` the amount is converted, and `amount_to` gives the amount to arrive instead of `amount`. Amounts are decimals or decimal texts and are kept exactly. Without `foreign_id` the key is derived from the run and the step. Same key and same content: the recorded payment, nothing is sent again. Same key and other content: `conflict`.",
+        r#"let payment = gateway::withdraw(#{
     foreign_id: "refund-4711", currency: "BTC", amount: 0.0002,
     address: "tb1qfdxh6gkfr0qgyatnlkd8khcnxph9tw06n6qwjc", end_user_reference: "customer-7",
 });
 log::info(`${payment.foreign_id} is ${payment.status}`);"#,
-        ),
-        Operation::WithdrawInstant => (
-            "withdraw_instant(map)",
-            "Pays out within two minutes (BTC, BCH, LTC, DOGE; the account must allow it); answers the payment. As `withdraw`.",
-            r#"let payment = gateway::withdraw_instant(#{
+    ),
+    (
+        Operation::WithdrawInstant,
+        "withdraw_instant(map)",
+        "Pays out within two minutes (BTC, BCH, LTC, DOGE; the account must allow it); answers the payment. As `withdraw`.",
+        r#"let payment = gateway::withdraw_instant(#{
     foreign_id: "instant-12", currency: "LTC", amount: "1.5",
     address: "ltc1qexample", end_user_reference: "customer-7",
 });"#,
-        ),
-        Operation::CalculateExchange => (
-            "calculate_exchange(map)",
-            "A quote for 60 seconds: `sender_currency`, `receiver_currency` and one of `sender_amount` and `receiver_amount`.",
-            r#"let quote = gateway::calculate_exchange(#{
+    ),
+    (
+        Operation::CalculateExchange,
+        "calculate_exchange(map)",
+        "A quote for 60 seconds: `sender_currency`, `receiver_currency` and one of `sender_amount` and `receiver_amount`.",
+        r#"let quote = gateway::calculate_exchange(#{
     sender_currency: "BTC", receiver_currency: "EUR", sender_amount: 0.02,
 });"#,
-        ),
-        Operation::ExchangeFixed => (
-            "exchange_fixed(map)",
-            "Exchanges at the price of a quote; answers the payment. Amount and `price` must be those of the quote.",
-            r#"let quote = gateway::calculate_exchange(#{ sender_currency: "BTC", receiver_currency: "EUR", sender_amount: 0.02 });
+    ),
+    (
+        Operation::ExchangeFixed,
+        "exchange_fixed(map)",
+        "Exchanges at the price of a quote; answers the payment. Amount and `price` must be those of the quote.",
+        r#"let quote = gateway::calculate_exchange(#{ sender_currency: "BTC", receiver_currency: "EUR", sender_amount: 0.02 });
 let payment = gateway::exchange_fixed(#{
     foreign_id: "exchange-1", sender_currency: "BTC", receiver_currency: "EUR",
     sender_amount: quote.sender_amount, price: quote.price,
 });"#,
-        ),
-        Operation::ExchangeNow => (
-            "exchange_now(map)",
-            "Exchanges at the price of the moment; answers the payment.",
-            r#"let payment = gateway::exchange_now(#{
+    ),
+    (
+        Operation::ExchangeNow,
+        "exchange_now(map)",
+        "Exchanges at the price of the moment; answers the payment.",
+        r#"let payment = gateway::exchange_now(#{
     foreign_id: "exchange-2", sender_currency: "BTC", receiver_currency: "EUR", sender_amount: 0.02,
 });"#,
-        ),
-        Operation::CreateInvoice => (
-            "create_invoice(map)",
-            "Makes an invoice; answers it with its `url`.",
-            r#"let invoice = gateway::create_invoice(#{
+    ),
+    (
+        Operation::CreateInvoice,
+        "create_invoice(map)",
+        "Makes an invoice; answers it with its `url`.",
+        r#"let invoice = gateway::create_invoice(#{
     foreign_id: "order-99", timer: true, title: "Order 99", currency: "EUR", amount: 100,
     end_user_reference: "customer-7", email_user: "customer@shop.example",
     url_success: "https://shop.example/paid", url_failed: "https://shop.example/failed",
 });"#,
-        ),
-        Operation::CreatePaymentRequest => (
-            "create_payment_request(map)",
-            "Makes a payment request; answers it with its `payment_link`.",
-            r#"let request = gateway::create_payment_request(#{
+    ),
+    (
+        Operation::CreatePaymentRequest,
+        "create_payment_request(map)",
+        "Makes a payment request; answers it with its `payment_link`.",
+        r#"let request = gateway::create_payment_request(#{
     foreign_id: "order-100", amount: "0.3", currency: #{ iso: "ETH" }, life_time_duration: 3600,
 });"#,
-        ),
-        Operation::TransactionInfo => (
-            "transaction_info(foreign_id)",
-            "What the gateway knows about one transaction; also with a map of one of `id`, `foreign_id` and `txid`.",
-            r#"let info = gateway::transaction_info("refund-4711");
+    ),
+    (
+        Operation::TransactionInfo,
+        "transaction_info(foreign_id)",
+        "What the gateway knows about one transaction; also with a map of one of `id`, `foreign_id` and `txid`.",
+        r#"let info = gateway::transaction_info("refund-4711");
 log::info(info.status);"#,
-        ),
-    };
-    FunctionDoc {
-        namespace: "gateway",
-        name: operation.name(),
-        signature,
-        text,
-        example: example.to_owned(),
-    }
-}
+    ),
+];

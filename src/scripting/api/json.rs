@@ -55,14 +55,14 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
             name: "stringify",
             signature: "stringify(value)",
             text: "The JSON text of a value, numbers exact.",
-            example: r#"let text = json::stringify(#{ amount: 1.10, paid: true });"#.to_owned(),
+            example: r"let text = json::stringify(#{ amount: 1.10, paid: true });".to_owned(),
         },
         FunctionDoc {
             namespace: "",
             name: "to_json",
             signature: "to_json(map)",
             text: "As `json::stringify`, for a map: `map.to_json()`.",
-            example: r#"let text = #{ amount: 1.10 }.to_json();"#.to_owned(),
+            example: r"let text = #{ amount: 1.10 }.to_json();".to_owned(),
         },
     ]
 }

@@ -116,7 +116,7 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
             "debug",
             "debug(value)",
             "A line of level debug with file and line; texts are shown with quotes.",
-            r#"debug(#{ amount: 0.1 + 0.2 });"#,
+            r"debug(#{ amount: 0.1 + 0.2 });",
         ),
     ]
 }

@@ -132,13 +132,13 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
             "now()",
             "The current time as a text such as 2026-11-22T09:00:00.000Z, in UTC. Recorded: the \
              same on every replay. Times of this form compare with < and >.",
-            r#"let started = time::now();"#,
+            r"let started = time::now();",
         ),
         doc(
             "parse",
             "parse(time)",
             "The same form as `time::now` of an RFC 3339 text, a date, or seconds since 1970.",
-            r#"let expires = time::parse(1592395375);"#,
+            r"let expires = time::parse(1592395375);",
         ),
         doc(
             "format",
