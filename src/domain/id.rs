@@ -153,6 +153,22 @@ pub struct TransactionKey {
     pub id: String,
 }
 
+impl TransactionKey {
+    /// The family its type belongs to: types that differ only in how a transaction was made
+    /// (`withdrawal`, `withdrawal_exchange`, `withdrawal_instant`) share their ids.
+    #[must_use]
+    pub fn family(&self) -> &str {
+        ["withdrawal", "deposit"]
+            .into_iter()
+            .find(|family| {
+                self.kind
+                    .strip_prefix(family)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+            })
+            .unwrap_or(&self.kind)
+    }
+}
+
 impl fmt::Display for TransactionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.kind, self.id)

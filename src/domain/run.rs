@@ -212,8 +212,8 @@ impl Asked {
 pub enum Outcome {
     /// A value.
     Value(Value),
-    /// A long text, kept by its content hash.
-    Text(String),
+    /// A long value: the content hash of its JSON.
+    Long(String),
     /// An error that the script could catch, as JSON.
     Failure(Value),
 }

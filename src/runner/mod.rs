@@ -1,1 +1,137 @@
 //! Runs handlers and moves money: everything that performs what the domain decides.
+//!
+//! ```text
+//! callback ── intake ──┐                       ┌── steps ── gateway, HTTP, files
+//! slot ────── slots ───┤─> one commit ─> dispatcher ─> executor ─> world (journal)
+//! emit ────── firings ─┘   (event, runs)   (threads)                 └── payments (money)
+//!                                                                          ▲
+//!                                                           sweep (after a restart, look-ups)
+//! ```
+//!
+//! A firing and the runs it starts are one commit, the outside steps of a run are one commit each,
+//! and the end of an execution is one commit: between any two of them the process may die, and
+//! the next start goes on from the store through the same code. Others reach the runner through
+//! its [`Handle`].
+
+mod batch;
+mod buffer;
+mod delayed;
+mod dispatcher;
+mod events;
+mod executor;
+mod firings;
+mod generations;
+mod handle;
+mod intake;
+mod key_locks;
+mod payments;
+mod slots;
+mod steps;
+mod sweep;
+mod views;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use tokio::runtime;
+
+use crate::config::Limits;
+use crate::domain::clock::Clock;
+use crate::domain::diagnostic::Diagnostic;
+use crate::domain::id::TransactionKey;
+use crate::gateway::Client;
+use crate::outbound::{DataFolder, ScriptHttp};
+use crate::scripting::Known;
+use crate::store::{ReadError, Store};
+use crate::telemetry::Telemetry;
+use crate::triggers::intake::Verifier;
+
+pub use handle::{Handle, NotFired, Reload};
+pub use intake::Answer;
+pub use views::{Filter, ViewError};
+
+use dispatcher::Dispatcher;
+use firings::Firings;
+use generations::Generations;
+use key_locks::KeyLocks;
+use payments::Payments;
+use slots::Slots;
+
+/// What the runner is built from.
+#[derive(Debug)]
+pub struct Parts {
+    /// The open store.
+    pub store: Store,
+    /// The gateway client.
+    pub gateway: Client,
+    /// Verifies callbacks.
+    pub verifier: Verifier,
+    /// The scripts' way to the network.
+    pub http: ScriptHttp,
+    /// The scripts' way to files.
+    pub files: DataFolder,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Logs and counters.
+    pub telemetry: Telemetry,
+    /// Limits on scripts.
+    pub limits: Limits,
+    /// Names that scripts may refer to.
+    pub names: Known,
+    /// `gateway.max_in_flight`
+    pub max_in_flight: usize,
+}
+
+/// What the parts of the runner share.
+struct Context {
+    tokio: runtime::Handle,
+    store: Store,
+    gateway: Client,
+    verifier: Verifier,
+    payments: Payments,
+    http: ScriptHttp,
+    files: DataFolder,
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    limits: Limits,
+    max_in_flight: usize,
+    generations: Arc<Generations>,
+    firings: Firings,
+    dispatcher: Arc<Dispatcher>,
+    slots: Slots,
+    once_locks: KeyLocks<(String, String)>,
+    address_locks: KeyLocks<(String, String, String)>,
+    transaction_locks: KeyLocks<TransactionKey>,
+    stopping: AtomicBool,
+}
+
+impl Context {
+    /// Whether executions are to end at their next step.
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A long value that is kept beside the index.
+    fn read_json(&self, hash: &str) -> Result<Value, ReadError> {
+        let hash = hash.parse().map_err(|reason| ReadError::Undecodable {
+            table: "step/",
+            key: hash.to_owned(),
+            reason,
+        })?;
+        let bytes = self.store.get_blob(&hash)?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+}
+
+/// Why the runner could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Not even an empty script set compiles under these limits.
+    #[error("the limits on scripts allow no script at all")]
+    Limits(Vec<Diagnostic>),
+}

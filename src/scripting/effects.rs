@@ -134,6 +134,61 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The kind of step, for journals and logs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Gateway { .. } => "gateway",
+            Self::Pay { .. } => "pay",
+            Self::PayAll { .. } => "pay_all",
+            Self::Payment { .. } => "payment",
+            Self::State { .. } => "state",
+            Self::OnceBegin { .. } => "once_begin",
+            Self::OnceEnd { .. } => "once_end",
+            Self::Emit { .. } => "emit",
+            Self::Http(_) => "http",
+            Self::FileRead { .. } => "file_read",
+            Self::FileWrite { .. } => "file_write",
+            Self::FileList { .. } => "file_list",
+            Self::FileMove { .. } => "file_move",
+            Self::Now => "now",
+            Self::Log { .. } => "log",
+        }
+    }
+
+    /// Whether it leaves the process. Its outcome is durable before the script sees it.
+    #[must_use]
+    pub const fn is_outside(&self) -> bool {
+        matches!(self, Self::Gateway { .. } | Self::Http(_)) || self.writes_outside()
+    }
+
+    /// Whether it may change something outside. Everything the script did before it is durable
+    /// before it is performed.
+    #[must_use]
+    pub const fn writes_outside(&self) -> bool {
+        match self {
+            Self::Pay { .. }
+            | Self::PayAll { .. }
+            | Self::Http(_)
+            | Self::FileWrite { .. }
+            | Self::FileMove { .. } => true,
+            Self::Gateway { operation, .. } => {
+                !matches!(operation.effect(), crate::domain::operation::Effect::Read)
+            }
+            Self::Payment { .. }
+            | Self::State { .. }
+            | Self::OnceBegin { .. }
+            | Self::OnceEnd { .. }
+            | Self::Emit { .. }
+            | Self::FileRead { .. }
+            | Self::FileList { .. }
+            | Self::Now
+            | Self::Log { .. } => false,
+        }
+    }
+}
+
 /// Whose state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -211,6 +266,19 @@ pub enum LogLevel {
     Warn,
     /// `log::error`
     Error,
+}
+
+impl LogLevel {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// Why a step has no value.
@@ -342,6 +410,8 @@ pub enum Interrupt {
         /// What the script asked for.
         requested: String,
     },
+    /// Another run changed state that this one read and then wrote; it starts again at once.
+    Contended,
     /// The store takes no more writes; nothing may go on.
     Poisoned,
 }

@@ -34,6 +34,7 @@ mod open;
 mod poison;
 mod recovery;
 mod scan;
+pub mod schema;
 mod table;
 mod verify;
 mod writer;

@@ -5,12 +5,14 @@
 //! error text, a `foreign_id`, an address or anything else from outside. Secrets and personal data
 //! are never logged. Each area has its own file with the functions of its events.
 
-pub mod logging;
+mod daemon;
 mod gateway;
+pub mod logging;
 mod metrics;
-mod triggers;
-mod store;
 mod outbound;
+mod runner;
+mod store;
+mod triggers;
 
 use std::sync::Arc;
 

@@ -1,0 +1,234 @@
+//! What an execution has done but not yet written: journal entries, state, recorded `once` values
+//! and emitted events. Written in one commit with the next outside step or with the run's end, so
+//! that a run that is tried again never does any of it twice.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rust_decimal::Decimal;
+use serde_json::Value;
+
+use crate::domain::clock::Timestamp;
+use crate::domain::id::RunId;
+use crate::domain::money::{decimal_from_json, json_from_decimal};
+use crate::domain::run::JournalEntry;
+use crate::scripting::effects::{Code, Failure, StateAccess};
+use crate::store::schema::{ONCE, STATE, STEPS};
+use crate::store::{Changes, Order, Range, ReadError, Store, Versioned};
+
+/// The most keys that `state::list` answers.
+const LIST_LIMIT: usize = 10_000;
+
+/// A key of the state table: space and key.
+type StateKey = (String, String);
+
+/// A custom event that a script emitted.
+#[derive(Debug, Clone)]
+pub(super) struct Emission {
+    /// The event's permanent key.
+    pub(super) key: String,
+    /// Its name.
+    pub(super) kind: String,
+    /// What handlers get.
+    pub(super) value: Value,
+    /// When it happens; `None` for now.
+    pub(super) at: Option<Timestamp>,
+}
+
+/// What is not yet written.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    entries: Vec<(u64, JournalEntry)>,
+    written: BTreeMap<StateKey, Option<Value>>,
+    read: HashMap<StateKey, Option<Versioned<Value>>>,
+    once: Vec<((String, String), Value)>,
+    emitted: Vec<Emission>,
+}
+
+impl Buffer {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn push(&mut self, step: u64, entry: JournalEntry) {
+        self.entries.push((step, entry));
+    }
+
+    /// Forgets the last entry if it is that of `step`.
+    pub(super) fn forget(&mut self, step: u64) {
+        if self.entries.last().is_some_and(|(last, _)| *last == step) {
+            self.entries.pop();
+        }
+    }
+
+    pub(super) fn record_once(&mut self, script: String, key: String, value: Value) {
+        self.once.push(((script, key), value));
+    }
+
+    pub(super) fn emit(&mut self, emission: Emission) {
+        self.emitted.push(emission);
+    }
+
+    /// The emitted events; the caller adds what they start to the same commit.
+    pub(super) fn emitted(&self) -> &[Emission] {
+        &self.emitted
+    }
+
+    /// Reads or changes state as this execution sees it: what it wrote itself, over the store.
+    pub(super) fn access(
+        &mut self,
+        store: &Store,
+        space: &str,
+        access: StateAccess,
+    ) -> Result<Value, AccessError> {
+        let at = |key: String| (space.to_owned(), key);
+        match access {
+            StateAccess::Get { key } => {
+                let found = self.current(store, &at(key))?;
+                Ok(found.map_or(Value::Null, |value| Value::Array(vec![value])))
+            }
+            StateAccess::Set { key, value } => {
+                self.written.insert(at(key), Some(value));
+                Ok(Value::Null)
+            }
+            StateAccess::Remove { key } => {
+                let key = at(key);
+                let was = self.current(store, &key)?.is_some();
+                self.written.insert(key, None);
+                Ok(Value::Bool(was))
+            }
+            StateAccess::Add { key, number } => {
+                let key = at(key);
+                let sum = add(self.current(store, &key)?.as_ref(), &number, &key.1)?;
+                self.written.insert(key, Some(sum.clone()));
+                Ok(sum)
+            }
+            StateAccess::List { prefix } => {
+                let mut found: BTreeMap<String, Value> = store
+                    .scan(
+                        &STATE,
+                        &Range::within(&space.to_owned()).starting_with(&prefix),
+                        LIST_LIMIT,
+                        Order::Ascending,
+                    )?
+                    .into_iter()
+                    .map(|((_, key), value)| (key, value))
+                    .collect();
+                for ((_, key), value) in self
+                    .written
+                    .iter()
+                    .filter(|((of, key), _)| of == space && key.starts_with(&prefix))
+                {
+                    match value {
+                        Some(value) => found.insert(key.clone(), value.clone()),
+                        None => found.remove(key),
+                    };
+                }
+                Ok(Value::Object(found.into_iter().collect()))
+            }
+        }
+    }
+
+    fn current(&mut self, store: &Store, key: &StateKey) -> Result<Option<Value>, ReadError> {
+        if let Some(written) = self.written.get(key) {
+            return Ok(written.clone());
+        }
+        let stored = store.get_versioned(&STATE, key)?;
+        let value = stored.as_ref().map(|stored| stored.value.clone());
+        self.read.insert(key.clone(), stored);
+        Ok(value)
+    }
+
+    /// Adds everything to `changes`. The commit is refused when state that was read here and then
+    /// written has been changed by another run meanwhile; the execution must then start again.
+    pub(super) fn write(&self, run: &RunId, changes: &mut Changes) {
+        for (step, entry) in &self.entries {
+            changes.put(&STEPS, &(run.clone(), *step), entry);
+        }
+        for (key, value) in &self.written {
+            match self.read.get(key) {
+                Some(Some(stored)) => changes.require_unchanged(&STATE, key, stored),
+                Some(None) => changes.require_absent(&STATE, key),
+                None => {}
+            }
+            match value {
+                Some(value) => changes.put(&STATE, key, value),
+                None => changes.remove(&STATE, key),
+            }
+        }
+        for (key, value) in &self.once {
+            changes.put(&ONCE, key, value);
+        }
+    }
+}
+
+/// Why state could not be accessed.
+#[derive(Debug)]
+pub(super) enum AccessError {
+    /// The script asked for something impossible.
+    Script(Failure),
+    /// The store holds something unreadable.
+    Read(ReadError),
+}
+
+impl From<ReadError> for AccessError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// The sum of a stored number, 0 when there is none, and another one. Two integers make an
+/// integer, everything else an exact decimal.
+fn add(stored: Option<&Value>, number: &Value, key: &str) -> Result<Value, AccessError> {
+    let refuse =
+        |message: String| AccessError::Script(Failure::new(Code::InvalidArgument, message));
+    let zero = Value::from(0);
+    let stored = stored.unwrap_or(&zero);
+    let numeric = |value: &Value| value.is_number();
+    if !numeric(stored) {
+        return Err(refuse(format!(
+            "the state under `{key}` is no number: {stored}"
+        )));
+    }
+    if !numeric(number) {
+        return Err(refuse(format!(
+            "`{number}` is no number that could be added to `{key}`"
+        )));
+    }
+    if let (Some(left), Some(right)) = (stored.as_i64(), number.as_i64())
+        && let Some(sum) = left.checked_add(right)
+    {
+        return Ok(Value::from(sum));
+    }
+    let exact = |value: &Value| decimal_from_json(value).map_err(|error| refuse(error.to_string()));
+    let sum: Option<Decimal> = exact(stored)?.checked_add(exact(number)?);
+    sum.map(json_from_decimal)
+        .ok_or_else(|| refuse(format!("the sum under `{key}` is too large")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(text: &str) -> Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn sums_are_exact_and_integers_stay_integers() {
+        assert_eq!(add(None, &number("2"), "k").unwrap(), number("2"));
+        assert_eq!(
+            add(Some(&number("1")), &number("2"), "k").unwrap(),
+            number("3")
+        );
+        assert_eq!(
+            add(Some(&number("0.1")), &number("0.2"), "k").unwrap(),
+            number("0.3")
+        );
+        assert_eq!(
+            add(Some(&number("1")), &number("0.50"), "k").unwrap(),
+            number("1.50")
+        );
+        assert!(add(Some(&Value::from("x")), &number("1"), "k").is_err());
+        assert!(add(None, &Value::from("1"), "k").is_err());
+    }
+}

@@ -1,0 +1,365 @@
+//! Decides which run is executed next, and on which thread.
+//!
+//! Runs of one lane (one transaction's events, one schedule's queued slots) are executed one after
+//! the other in the order accepted; scripts take turns, so that a flood for one does not starve
+//! the others; a script and the whole daemon have a limit of runs at once. Threads are the
+//! daemon's own, with large stacks, and started when they are needed.
+//!
+//! What is queued here is in the store too; a restart queues it again.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{HandlerId, RunId, TransactionKey};
+use crate::domain::run::Run;
+use crate::telemetry::Telemetry;
+
+use super::firings::Started;
+
+/// Stack of a script's thread, in bytes. A script that nests as deep as the limits allow needs
+/// less than one; running out of it would abort the process.
+const STACK: usize = 8 * 1024 * 1024;
+
+/// What the dispatcher needs to know of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Ticket {
+    pub(super) run: RunId,
+    pub(super) handler: HandlerId,
+    lane: Option<TransactionKey>,
+    due_at: Option<Timestamp>,
+}
+
+impl Ticket {
+    pub(super) fn of(run: &Run) -> Self {
+        Self {
+            run: run.id.clone(),
+            handler: run.handler.clone(),
+            lane: run.lane.clone(),
+            due_at: run.due_at,
+        }
+    }
+}
+
+/// What becomes of a run after an execution.
+#[derive(Debug)]
+pub(super) enum After {
+    /// It is parked or has ended: its lane goes on.
+    Closed,
+    /// It is executed again at that time, and keeps its lane until then.
+    Again(Timestamp),
+    /// It is executed again at once.
+    AtOnce,
+    /// It stays as it is until the next start.
+    Left,
+}
+
+/// Executes one run. Called on a script's thread.
+pub(super) type Execute = Arc<dyn Fn(&Ticket) -> After + Send + Sync>;
+
+/// The queue in front of the script threads.
+pub(super) struct Dispatcher {
+    queues: Mutex<Queues>,
+    /// Something was queued, or it stops.
+    changed: Condvar,
+    /// A thread has ended its run.
+    idle: Condvar,
+    most: usize,
+    most_per_script: usize,
+    telemetry: Telemetry,
+    execute: OnceLock<Execute>,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    /// Runs that may be executed, by script.
+    ready: BTreeMap<String, VecDeque<Ticket>>,
+    /// Whose turn it is; every script with something ready is in it once.
+    turns: VecDeque<String>,
+    /// Runs behind the one of their lane that is queued, executed or retrying.
+    lanes: HashMap<TransactionKey, VecDeque<Ticket>>,
+    /// Runs that become ready later.
+    later: BTreeMap<(Timestamp, RunId), Ticket>,
+    executing: HashMap<RunId, HandlerId>,
+    executing_by_script: HashMap<String, usize>,
+    /// Runs of each handler that are not closed, ready or not.
+    open: HashMap<HandlerId, usize>,
+    known: HashSet<RunId>,
+    threads: usize,
+    waiting_threads: usize,
+    stopping: bool,
+}
+
+impl Dispatcher {
+    pub(super) fn new(most: usize, most_per_script: usize, telemetry: Telemetry) -> Self {
+        Self {
+            queues: Mutex::default(),
+            changed: Condvar::new(),
+            idle: Condvar::new(),
+            most,
+            most_per_script,
+            telemetry,
+            execute: OnceLock::new(),
+        }
+    }
+
+    /// Begins to execute what is queued.
+    pub(super) fn start(self: &Arc<Self>, execute: Execute) {
+        if self.execute.set(execute).is_ok() {
+            self.staff(&mut self.queues());
+        }
+    }
+
+    /// Queues runs whose records are durable. A run that is queued already stays once.
+    pub(super) fn enqueue(self: &Arc<Self>, started: Started) {
+        if started.0.is_empty() {
+            return;
+        }
+        let mut queues = self.queues();
+        for ticket in started.0 {
+            queues.admit(ticket);
+            self.changed.notify_one();
+        }
+        self.staff(&mut queues);
+    }
+
+    /// Makes runs ready whose time has come.
+    pub(super) fn release_due(self: &Arc<Self>, now: Timestamp) {
+        let mut queues = self.queues();
+        while let Some(entry) = queues.later.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let ticket = entry.remove();
+            queues.make_ready(ticket);
+            self.changed.notify_one();
+        }
+        self.staff(&mut queues);
+    }
+
+    /// How many runs are not closed.
+    pub(super) fn open_runs(&self) -> usize {
+        self.queues().known.len()
+    }
+
+    /// Whether a run of that handler is not closed.
+    pub(super) fn has_open_run(&self, handler: &HandlerId) -> bool {
+        self.queues().open.contains_key(handler)
+    }
+
+    /// Whether the run is being executed right now.
+    pub(super) fn is_executing(&self, run: &RunId) -> bool {
+        self.queues().executing.contains_key(run)
+    }
+
+    /// Starts no further run, and waits until the ones being executed have ended, at most for
+    /// `patience`. Answers whether all have.
+    pub(super) fn drain(&self, patience: Duration) -> bool {
+        let mut queues = self.queues();
+        queues.stopping = true;
+        self.changed.notify_all();
+        let (queues, _) = self
+            .idle
+            .wait_timeout_while(queues, patience, |queues| !queues.executing.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        queues.executing.is_empty()
+    }
+
+    /// Starts threads for work that no thread waits for.
+    fn staff(self: &Arc<Self>, queues: &mut Queues) {
+        self.gauge(queues);
+        let Some(execute) = self.execute.get() else {
+            return;
+        };
+        let wanted = queues.ready.values().map(VecDeque::len).sum::<usize>();
+        let missing = wanted
+            .saturating_sub(queues.waiting_threads)
+            .min(self.most.saturating_sub(queues.threads));
+        for _ in 0..missing {
+            let number = queues.threads;
+            let (dispatcher, execute) = (Arc::clone(self), Arc::clone(execute));
+            let started = std::thread::Builder::new()
+                .name(format!("script-{number}"))
+                .stack_size(STACK)
+                .spawn(move || dispatcher.work(&execute));
+            match started {
+                Ok(_) => queues.threads += 1,
+                Err(error) => {
+                    self.telemetry.thread_not_started(&error);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn work(self: Arc<Self>, execute: &Execute) {
+        while let Some(ticket) = self.take() {
+            let mut end = Ending {
+                dispatcher: &self,
+                ticket,
+                after: After::Left,
+            };
+            end.after = execute(&end.ticket);
+        }
+    }
+
+    /// Waits for a run that may be executed; `None` when the daemon stops.
+    fn take(&self) -> Option<Ticket> {
+        let mut queues = self.queues();
+        loop {
+            if queues.stopping {
+                queues.threads = queues.threads.saturating_sub(1);
+                return None;
+            }
+            if let Some(ticket) = queues.next(self.most_per_script) {
+                self.gauge(&queues);
+                return Some(ticket);
+            }
+            queues.waiting_threads += 1;
+            queues = self
+                .changed
+                .wait(queues)
+                .unwrap_or_else(PoisonError::into_inner);
+            queues.waiting_threads = queues.waiting_threads.saturating_sub(1);
+        }
+    }
+
+    fn finish(&self, ticket: &Ticket, after: &After) {
+        let mut queues = self.queues();
+        queues.leave(ticket);
+        match after {
+            After::Closed => queues.close(ticket),
+            After::Again(at) => {
+                let key = (*at, ticket.run.clone());
+                queues.later.insert(key, ticket.clone());
+            }
+            After::AtOnce => queues.make_ready(ticket.clone()),
+            After::Left => {}
+        }
+        // Whatever became ready is taken by this very thread, which asks for work next.
+        self.idle.notify_all();
+    }
+
+    fn gauge(&self, queues: &Queues) {
+        let ready = queues.ready.values().map(VecDeque::len).sum::<usize>();
+        let ready = i64::try_from(ready).unwrap_or(i64::MAX);
+        self.telemetry.metrics().runs_queued.set(ready);
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends an execution however it ends, also by a panic: the run is then left for the next start.
+struct Ending<'a> {
+    dispatcher: &'a Dispatcher,
+    ticket: Ticket,
+    after: After,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.dispatcher.finish(&self.ticket, &self.after);
+        if std::thread::panicking() {
+            let mut queues = self.dispatcher.queues();
+            queues.threads = queues.threads.saturating_sub(1);
+        }
+    }
+}
+
+impl Queues {
+    fn admit(&mut self, ticket: Ticket) {
+        if !self.known.insert(ticket.run.clone()) {
+            return;
+        }
+        *self.open.entry(ticket.handler.clone()).or_default() += 1;
+        if let Some(lane) = &ticket.lane {
+            match self.lanes.get_mut(lane) {
+                Some(behind) => {
+                    behind.push_back(ticket);
+                    return;
+                }
+                None => {
+                    self.lanes.insert(lane.clone(), VecDeque::new());
+                }
+            }
+        }
+        self.schedule(ticket);
+    }
+
+    fn schedule(&mut self, ticket: Ticket) {
+        match ticket.due_at {
+            Some(at) => {
+                self.later.insert((at, ticket.run.clone()), ticket);
+            }
+            None => self.make_ready(ticket),
+        }
+    }
+
+    fn make_ready(&mut self, ticket: Ticket) {
+        let script = &ticket.handler.script;
+        let ready = self.ready.entry(script.clone()).or_default();
+        if ready.is_empty() {
+            self.turns.push_back(script.clone());
+        }
+        ready.push_back(ticket);
+    }
+
+    fn next(&mut self, most_per_script: usize) -> Option<Ticket> {
+        for _ in 0..self.turns.len() {
+            let script = self.turns.pop_front()?;
+            let executing = self.executing_by_script.get(&script).copied().unwrap_or(0);
+            let Some(ready) = self.ready.get_mut(&script) else {
+                continue;
+            };
+            if executing >= most_per_script {
+                self.turns.push_back(script);
+                continue;
+            }
+            let Some(ticket) = ready.pop_front() else {
+                continue;
+            };
+            if ready.is_empty() {
+                self.ready.remove(&script);
+            } else {
+                self.turns.push_back(script.clone());
+            }
+            *self.executing_by_script.entry(script).or_default() += 1;
+            self.executing
+                .insert(ticket.run.clone(), ticket.handler.clone());
+            return Some(ticket);
+        }
+        None
+    }
+
+    fn leave(&mut self, ticket: &Ticket) {
+        self.executing.remove(&ticket.run);
+        let script = &ticket.handler.script;
+        if let Some(count) = self.executing_by_script.get_mut(script) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.executing_by_script.remove(script);
+            }
+        }
+    }
+
+    fn close(&mut self, ticket: &Ticket) {
+        self.known.remove(&ticket.run);
+        if let Some(count) = self.open.get_mut(&ticket.handler) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.open.remove(&ticket.handler);
+            }
+        }
+        let Some(lane) = &ticket.lane else { return };
+        let next = self.lanes.get_mut(lane).and_then(VecDeque::pop_front);
+        match next {
+            Some(next) => self.schedule(next),
+            None => {
+                self.lanes.remove(lane);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Executes one run: from its record and journal to the one commit that ends the execution.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Context;
+use super::dispatcher::{After, Ticket};
+use super::events;
+use super::generations::SetError;
+use super::world::World;
+use crate::crash_point::CrashPoint;
+use crate::domain::handler::{Handler, Retry};
+use crate::domain::retry::delay;
+use crate::domain::run::{Input, Run, RunEvent, RunState};
+use crate::scripting::effects::Interrupt;
+use crate::scripting::{Ended, ScriptError};
+use crate::store::schema::{EVENTS, OPEN_RUNS, RUNS, STEPS};
+use crate::store::{Changes, CommitError, Order, Range, ReadError};
+
+/// The most steps read back at once.
+const ALL_STEPS: usize = usize::MAX;
+
+/// How an execution ended, decided.
+struct Verdict {
+    event: RunEvent,
+    error: Option<String>,
+    /// Delay before the next try.
+    again_after: Option<Duration>,
+}
+
+/// Executes the run of `ticket` on this thread.
+pub(super) fn execute(context: &Arc<Context>, ticket: &Ticket) -> After {
+    match try_execute(context, ticket) {
+        Ok(after) => after,
+        Err(error) => {
+            context.telemetry.store_unreadable(&error);
+            After::Left
+        }
+    }
+}
+
+fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadError> {
+    let Some(mut run) = context.store.get(&RUNS, &ticket.run)? else {
+        return Ok(After::Closed);
+    };
+    if run.state.is_closed() {
+        return Ok(After::Closed);
+    }
+    if let Ok(due) = run.state.next(RunEvent::Due) {
+        run.state = due;
+    }
+    let (set, handler) = match find_handler(context, &run) {
+        Ok(found) => found,
+        Err(SetError::Read(error)) => return Err(error),
+        Err(error) => {
+            let verdict = Verdict::parked(error.to_string());
+            return Ok(conclude(context, run, None, &verdict));
+        }
+    };
+    let input = input(context, &run)?;
+    let recorded = context
+        .store
+        .scan(&STEPS, &Range::within(&run.id), ALL_STEPS, Order::Ascending)?
+        .into_iter()
+        .map(|(_, entry)| entry)
+        .collect();
+    run.started_at = Some(context.clock.now());
+    let limit = handler.timeout.unwrap_or(context.limits.timeout);
+    let deadline = Instant::now() + limit;
+    let world = Arc::new(World::new(
+        Arc::clone(context),
+        run.clone(),
+        recorded,
+        deadline,
+    ));
+    let effects = Arc::clone(&world);
+    let ended = set.execute(&run.handler, &input, effects, deadline.into_std());
+    CrashPoint::HandlerReturned.pass();
+    let verdict = match judge(&run, handler.retry, &world, ended, limit) {
+        Judged::Verdict(verdict) => verdict,
+        Judged::Nothing(after) => return Ok(after),
+    };
+    Ok(conclude(context, run, Some(&world), &verdict))
+}
+
+fn find_handler(
+    context: &Context,
+    run: &Run,
+) -> Result<(Arc<crate::scripting::ScriptSet>, Handler), SetError> {
+    let set = context.generations.pinned(&run.set)?;
+    let handler = set
+        .handlers()
+        .iter()
+        .find(|handler| handler.id == run.handler)
+        .cloned()
+        .ok_or_else(|| SetError::Missing(run.set.clone()))?;
+    Ok((set, handler))
+}
+
+fn input(context: &Context, run: &Run) -> Result<Value, ReadError> {
+    match &run.input {
+        Input::Tick(tick) => Ok(tick.clone()),
+        Input::Event(key) => match context.store.get(&EVENTS, key)? {
+            Some(record) => events::value(&context.store, &record),
+            None => Ok(Value::Null),
+        },
+    }
+}
+
+enum Judged {
+    Verdict(Verdict),
+    /// There is nothing to record.
+    Nothing(After),
+}
+
+fn judge(run: &Run, retry: Retry, world: &World, ended: Ended, limit: Duration) -> Judged {
+    let verdict = match ended {
+        Ended::Returned(_) => Verdict {
+            event: RunEvent::Returned,
+            error: None,
+            again_after: None,
+        },
+        Ended::Failed(error) if is_of_the_world(&error) => {
+            world.forget_failed_step();
+            Verdict::failed_by_the_world(run, retry, error.diagnostic.to_string())
+        }
+        Ended::Failed(error) => Verdict::parked(error.diagnostic.to_string()),
+        Ended::Interrupted(Interrupt::Deadline) => {
+            let text = format!(
+                "the handler took longer than its limit of {limit:?}; raise `timeout` in its options, or look for a loop that does not end"
+            );
+            // A loop that asks for nothing will not end the next time either.
+            if world.has_advanced() {
+                Verdict::failed_by_the_world(run, retry, text)
+            } else {
+                Verdict::parked(text)
+            }
+        }
+        Ended::Interrupted(Interrupt::Diverged {
+            recorded,
+            requested,
+        }) => Verdict::parked(format!(
+            "the run asks for something else than it did before\n  recorded: {recorded}\n  asked for now: {requested}"
+        )),
+        Ended::Interrupted(Interrupt::Contended) => return Judged::Nothing(After::AtOnce),
+        Ended::Interrupted(Interrupt::Shutdown | Interrupt::Poisoned) => {
+            return Judged::Nothing(After::Left);
+        }
+    };
+    Judged::Verdict(verdict)
+}
+
+fn is_of_the_world(error: &ScriptError) -> bool {
+    error
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.code.is_of_the_world())
+}
+
+impl Verdict {
+    fn parked(error: String) -> Self {
+        Self {
+            event: RunEvent::Failed,
+            error: Some(error),
+            again_after: None,
+        }
+    }
+
+    fn failed_by_the_world(run: &Run, retry: Retry, error: String) -> Self {
+        let tries = run.tries.saturating_add(1);
+        if tries >= retry.attempts {
+            return Self::parked(error);
+        }
+        Self {
+            event: RunEvent::WorldFailed,
+            error: Some(error),
+            again_after: Some(delay(retry.first, retry.max, tries, run.id.as_str())),
+        }
+    }
+}
+
+/// Records how the execution ended, together with everything it has not yet written.
+fn conclude(
+    context: &Arc<Context>,
+    mut run: Run,
+    world: Option<&Arc<World>>,
+    verdict: &Verdict,
+) -> After {
+    let now = context.clock.now();
+    let running = run.state.next(RunEvent::Started);
+    let Ok(state) = running.and_then(|running| running.next(verdict.event)) else {
+        return After::Closed;
+    };
+    run.state = state;
+    run.error.clone_from(&verdict.error);
+    if verdict.event == RunEvent::WorldFailed {
+        run.tries = run.tries.saturating_add(1);
+    }
+    run.due_at = verdict
+        .again_after
+        .and_then(|delay| now.checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?));
+    if state.is_closed() {
+        run.ended_at = Some(now);
+    }
+    let mut changes = Changes::new();
+    let started = world.map(|world| world.write(&mut changes));
+    changes.put(&RUNS, &run.id, &run);
+    if state.is_closed() {
+        changes.remove(&OPEN_RUNS, &(run.order, run.id.clone()));
+    }
+    match context.tokio.block_on(context.store.commit(changes)) {
+        Ok(()) => {
+            context.telemetry.run_ended(&run);
+            if let Some(started) = started {
+                context.dispatcher.enqueue(started);
+            }
+            run.due_at.map_or(After::Closed, After::Again)
+        }
+        Err(CommitError::Refused) => After::AtOnce,
+        Err(error @ CommitError::Unstorable { .. }) if world.is_some() => {
+            let verdict = Verdict::parked(error.to_string());
+            run.state = RunState::Queued;
+            run.ended_at = None;
+            conclude(context, run, None, &verdict)
+        }
+        Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,
+    }
+}

@@ -1,0 +1,151 @@
+//! From something that happened to the runs it starts: in the same commit that records it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use super::buffer::Emission;
+use super::dispatcher::Ticket;
+use super::generations::Generations;
+use crate::domain::clock::Clock;
+use crate::domain::handler::Trigger;
+use crate::domain::id::{Firing, TransactionKey};
+use crate::domain::run::{Input, Run};
+use crate::store::schema::{
+    DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_TIME, EventContent, EventRecord, Mark,
+    OPEN_RUNS, RUNS, RUNS_BY_TIME, Text,
+};
+use crate::store::{Changes, Order, Range, ReadError, Store};
+
+/// Runs that a commit starts. They are handed to the dispatcher once it is durable.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Started(pub(super) Vec<Ticket>);
+
+/// Makes runs of firings.
+#[derive(Debug)]
+pub(super) struct Firings {
+    generations: Arc<Generations>,
+    clock: Arc<dyn Clock>,
+    /// The last number given to a run.
+    order: AtomicU64,
+}
+
+impl Firings {
+    /// Goes on numbering after the open runs in the store.
+    pub(super) fn new(
+        store: &Store,
+        generations: Arc<Generations>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ReadError> {
+        let last = store.scan(&OPEN_RUNS, &Range::all(), 1, Order::Descending)?;
+        let order = last.first().map_or(0, |((order, _), _)| *order);
+        Ok(Self {
+            generations,
+            clock,
+            order: AtomicU64::new(order),
+        })
+    }
+
+    /// The next number in the order in which things are accepted: above every one before it, also
+    /// when the clock is set back.
+    pub(super) fn next_order(&self) -> u64 {
+        let now = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or(0) << 16;
+        let step = |last: u64| Some(now.max(last.saturating_add(1)));
+        let before = self
+            .order
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
+            .unwrap_or(0);
+        now.max(before.saturating_add(1))
+    }
+
+    /// Adds a run of every handler that the event starts. Answers the runs.
+    pub(super) fn event(
+        &self,
+        key: &str,
+        kind: &str,
+        event: &Value,
+        lane: Option<&TransactionKey>,
+        changes: &mut Changes,
+    ) -> Vec<Run> {
+        let set = self.generations.current();
+        let mut runs = Vec::new();
+        for handler in set.handlers() {
+            let Trigger::Event(trigger) = &handler.trigger else {
+                continue;
+            };
+            if !trigger.matches(kind, event) {
+                continue;
+            }
+            let mut run = Run::queued(
+                handler.id.clone(),
+                Firing::Event(key.to_owned()),
+                Input::Event(key.to_owned()),
+                set.hash().clone(),
+                self.next_order(),
+                self.clock.now(),
+            );
+            run.lane = lane.cloned();
+            add_run(&run, changes);
+            runs.push(run);
+        }
+        runs
+    }
+
+    /// Adds custom events, and the runs of those that happen at once.
+    pub(super) fn emitted(&self, emissions: &[Emission], changes: &mut Changes) -> Started {
+        let mut started = Started::default();
+        for emission in emissions {
+            if let Some(at) = emission.at {
+                let later = DelayedEvent {
+                    kind: emission.kind.clone(),
+                    value: emission.value.clone(),
+                };
+                changes.put(&DELAYED_EVENTS, &(at, emission.key.clone()), &later);
+            } else {
+                let runs = self.custom(&emission.key, &emission.kind, &emission.value, changes);
+                started.0.extend(runs.iter().map(Ticket::of));
+            }
+        }
+        started
+    }
+
+    /// Adds a custom event that happens now, with its runs.
+    pub(super) fn custom(
+        &self,
+        key: &str,
+        kind: &str,
+        value: &Value,
+        changes: &mut Changes,
+    ) -> Vec<Run> {
+        let runs = self.event(key, kind, value, None, changes);
+        let record = EventRecord {
+            kind: kind.to_owned(),
+            content: EventContent::Custom(Text::Here(value.to_string())),
+            received_at: self.clock.now(),
+            payment: None,
+            runs: runs.iter().map(|run| run.id.clone()).collect(),
+        };
+        put_event(key, &record, changes);
+        runs
+    }
+}
+
+/// Writes an event with its index row.
+pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) {
+    changes.put(
+        &EVENTS_BY_TIME,
+        &(record.received_at, key.to_owned()),
+        &Mark,
+    );
+    changes.put(&EVENTS, &key.to_owned(), record);
+}
+
+/// Writes a new run with its index rows.
+pub(super) fn add_run(run: &Run, changes: &mut Changes) {
+    changes.require_absent(&RUNS, &run.id);
+    changes.put(&RUNS, &run.id, run);
+    changes.put(&OPEN_RUNS, &(run.order, run.id.clone()), &Mark);
+    changes.put(&RUNS_BY_TIME, &(run.created_at, run.id.clone()), &Mark);
+}

@@ -1,0 +1,342 @@
+//! What the rest of the daemon may do with the runner.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::dispatcher::{Dispatcher, Ticket};
+use super::executor;
+use super::firings::{Firings, Started, add_run};
+use super::generations::{Generations, SetError};
+use super::intake::{self, Answer};
+use super::key_locks::KeyLocks;
+use super::payments::Payments;
+use super::slots::{Slots, schedules, tick};
+use super::{Context, Parts, StartError, delayed, sweep};
+use crate::domain::clock::Timestamp;
+use crate::domain::diagnostic::Diagnostic;
+use crate::domain::id::{Firing, ForeignId, HandlerId, RunId, SetHash};
+use crate::domain::run::{Input, Run};
+use crate::domain::schedule::Start;
+use crate::scripting::Sources;
+use crate::store::schema::{OPEN_RUNS, RUNS};
+use crate::store::{Changes, CommitError, Order, Range, ReadError};
+
+/// The runner, as everybody else sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) context: Arc<Context>,
+    watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<ForeignId>>>>,
+    last_reload: Arc<Mutex<Vec<Diagnostic>>>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("runner::Handle")
+    }
+}
+
+/// What a reload came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reload {
+    /// The scripts are the ones in use already.
+    Unchanged,
+    /// The new set is in use.
+    Swapped(SetHash),
+    /// The old set goes on; these are the mistakes in the new one.
+    Refused(Vec<Diagnostic>),
+}
+
+/// Why a schedule was not fired by hand.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFired {
+    /// There is no such schedule in the current set.
+    #[error("there is no schedule `{name}` in the script `{script}`; {known}")]
+    Unknown {
+        /// The script asked for.
+        script: String,
+        /// The name asked for.
+        name: String,
+        /// Which schedules there are.
+        known: String,
+    },
+    /// The store cannot write.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Handle {
+    /// Builds the runner, without starting anything. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn build(parts: Parts) -> Result<Self, StartError> {
+        let (watch, watched) = mpsc::unbounded_channel();
+        let payments = Payments::new(
+            parts.store.clone(),
+            parts.gateway.clone(),
+            Arc::clone(&parts.clock),
+            parts.telemetry.clone(),
+            watch,
+        );
+        let generations = Generations::new(
+            parts.store.clone(),
+            parts.limits.clone(),
+            parts.names,
+            Arc::clone(&parts.clock),
+        )
+        .map_err(StartError::Limits)?;
+        let generations = Arc::new(generations);
+        let firings = Firings::new(
+            &parts.store,
+            Arc::clone(&generations),
+            Arc::clone(&parts.clock),
+        )?;
+        let dispatcher = Dispatcher::new(
+            parts.limits.concurrent_runs,
+            parts.limits.concurrent_runs_per_script,
+            parts.telemetry.clone(),
+        );
+        let context = Context {
+            tokio: tokio::runtime::Handle::current(),
+            store: parts.store,
+            gateway: parts.gateway,
+            verifier: parts.verifier,
+            payments,
+            http: parts.http,
+            files: parts.files,
+            clock: parts.clock,
+            slots: Slots::new(parts.telemetry.clone()),
+            telemetry: parts.telemetry,
+            limits: parts.limits,
+            max_in_flight: parts.max_in_flight,
+            generations,
+            firings,
+            dispatcher: Arc::new(dispatcher),
+            once_locks: KeyLocks::default(),
+            address_locks: KeyLocks::default(),
+            transaction_locks: KeyLocks::default(),
+            stopping: AtomicBool::new(false),
+        };
+        Ok(Self {
+            context: Arc::new(context),
+            watched: Arc::new(Mutex::new(Some(watched))),
+            last_reload: Arc::default(),
+        })
+    }
+
+    /// Goes on with everything that is open in the store: runs and payments.
+    ///
+    /// # Errors
+    /// When the store cannot be read; nothing was started.
+    pub fn start(&self) -> Result<(), ReadError> {
+        let context = &self.context;
+        let mut open = Started::default();
+        let runs = context
+            .store
+            .scan(&OPEN_RUNS, &Range::all(), usize::MAX, Order::Ascending)?;
+        for ((_, id), _) in runs {
+            if let Some(run) = context.store.get(&RUNS, &id)? {
+                open.0.push(Ticket::of(&run));
+            }
+        }
+        if !open.0.is_empty() {
+            context.telemetry.runs_resumed(open.0.len());
+        }
+        context.dispatcher.enqueue(open);
+        let executing = Arc::clone(context);
+        context.dispatcher.start(Arc::new(move |ticket| {
+            executor::execute(&executing, ticket)
+        }));
+        let watched = self
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(watched) = watched {
+            context
+                .tokio
+                .spawn(sweep::run(Arc::clone(context), watched));
+        }
+        Ok(())
+    }
+
+    /// Takes a callback in; see [`Answer`]. On disk when this returns an answer that is 200.
+    pub async fn accept(&self, key: Option<&str>, signature: Option<&str>, body: &[u8]) -> Answer {
+        intake::accept(&self.context, key, signature, body).await
+    }
+
+    /// Compiles the scripts and, if nothing is wrong with any of them, uses them for everything
+    /// that fires from now on. On disk when this returns.
+    ///
+    /// # Errors
+    /// When the store cannot write; the old set goes on.
+    pub async fn reload(
+        &self,
+        sources: Result<Sources, Vec<Diagnostic>>,
+    ) -> Result<Reload, CommitError> {
+        let generations = &self.context.generations;
+        let set = match sources {
+            Ok(sources) if self.is_current(&sources) => {
+                self.remember_reload(Vec::new());
+                return Ok(Reload::Unchanged);
+            }
+            Ok(sources) => generations.compile(sources),
+            Err(errors) => Err(errors),
+        };
+        match set {
+            Ok(set) => {
+                let set = generations.adopt(set).await?;
+                self.remember_reload(Vec::new());
+                self.context
+                    .telemetry
+                    .scripts_swapped(set.hash(), set.handlers().len());
+                Ok(Reload::Swapped(set.hash().clone()))
+            }
+            Err(errors) => {
+                if self.remember_reload(errors.clone()) {
+                    self.context.telemetry.reload_refused(&errors);
+                }
+                Ok(Reload::Refused(errors))
+            }
+        }
+    }
+
+    /// Whether these are the scripts in use.
+    #[must_use]
+    pub fn is_current(&self, sources: &Sources) -> bool {
+        sources.hash() == *self.context.generations.current().hash()
+    }
+
+    /// Uses the scripts that were in use when the daemon last ran, because those in the folder
+    /// have mistakes. Answers whether there are any.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn go_on_with_last_scripts(&self) -> Result<bool, ReadError> {
+        match self.context.generations.restore() {
+            Ok(Some(set)) => {
+                self.context.telemetry.last_scripts_used(&set);
+                Ok(true)
+            }
+            Ok(None) | Err(SetError::Missing(_) | SetError::Broken { .. }) => Ok(false),
+            Err(SetError::Read(error)) => Err(error),
+        }
+    }
+
+    /// The mistakes in the scripts as they are in the folder now; empty when those are in use.
+    #[must_use]
+    pub fn reload_errors(&self) -> Vec<Diagnostic> {
+        self.last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Answers whether this is news.
+    fn remember_reload(&self, errors: Vec<Diagnostic>) -> bool {
+        let mut last = self
+            .last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let news = *last != errors;
+        *last = errors;
+        news
+    }
+
+    /// Fires what is due: slots, delayed events, retries. Called once a second.
+    pub async fn wake(&self) {
+        let context = &self.context;
+        context.dispatcher.release_due(context.clock.now());
+        if let Err(error) = context.slots.wake(context).await {
+            context.telemetry.slots_not_settled(&error.to_string());
+        }
+        if let Err(error) = delayed::release(context).await {
+            context.telemetry.events_not_released(&error.to_string());
+        }
+    }
+
+    /// Fires a schedule by hand, for `slot` or for now. On disk when this returns.
+    ///
+    /// # Errors
+    /// See [`NotFired`].
+    pub async fn trigger(
+        &self,
+        script: &str,
+        name: &str,
+        slot: Option<Timestamp>,
+    ) -> Result<RunId, NotFired> {
+        let context = &self.context;
+        let set = context.generations.current();
+        let wanted = HandlerId {
+            script: script.to_owned(),
+            name: name.to_owned(),
+        };
+        let Some((handler, trigger)) = schedules(&set).find(|(id, _)| **id == wanted) else {
+            let known: Vec<_> = schedules(&set)
+                .map(|(id, _)| format!("`{} {}`", id.script, id.name))
+                .collect();
+            return Err(NotFired::Unknown {
+                script: wanted.script,
+                name: wanted.name,
+                known: match known.as_slice() {
+                    [] => "no script has a schedule".to_owned(),
+                    known => format!("there are {}", known.join(", ")),
+                },
+            });
+        };
+        let now = context.clock.now();
+        let order = context.firings.next_order();
+        let slot = slot.unwrap_or(now);
+        let start = Start {
+            late: false,
+            missed_before: 0,
+        };
+        let run = Run::queued(
+            handler.clone(),
+            Firing::Manual {
+                slot,
+                number: order,
+            },
+            Input::Tick(tick(trigger, handler, slot, now, start)),
+            set.hash().clone(),
+            order,
+            now,
+        );
+        let mut changes = Changes::new();
+        add_run(&run, &mut changes);
+        context.store.commit(changes).await?;
+        context.telemetry.fired_by_hand(handler);
+        context.dispatcher.enqueue(Started(vec![Ticket::of(&run)]));
+        Ok(run.id)
+    }
+
+    /// Starts no further run and waits for those being executed; after `patience` they end at
+    /// their next step. Answers whether all ended by themselves. Open runs go on after the next
+    /// start.
+    pub async fn stop(&self, patience: Duration) -> bool {
+        let context = Arc::clone(&self.context);
+        let drained = tokio::task::spawn_blocking(move || {
+            if context.dispatcher.drain(patience) {
+                return true;
+            }
+            context.stopping.store(true, Ordering::SeqCst);
+            context.dispatcher.drain(patience);
+            false
+        });
+        drained.await.unwrap_or(false)
+    }
+
+    /// Whether the store has stopped taking writes.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.context.store.is_poisoned()
+    }
+
+    /// Resolves when the store stops taking writes: the daemon must then end.
+    pub async fn poisoned(&self) {
+        self.context.store.poisoned().await;
+    }
+}

@@ -1,0 +1,263 @@
+//! Takes callbacks in: verified, deduplicated for ever, and on disk — with the runs they start
+//! and what they say about our payments — before anybody answers 200.
+
+use serde_json::Value;
+
+use crate::crash_point::CrashPoint;
+use crate::domain::callback::{Callback, EventKey, Source};
+use crate::domain::id::ForeignId;
+use crate::domain::payment::{Event, IllegalTransition, Payment, Reported};
+use crate::domain::run::Run;
+use crate::store::schema::{
+    EVENTS, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS, PAYMENTS_BY_ID,
+};
+use crate::store::{Changes, CommitError, ReadError, Versioned};
+use crate::triggers::intake::Verdict;
+
+use super::Context;
+use super::dispatcher::Ticket;
+use super::events;
+use super::firings::{Started, put_event};
+use super::payments::{family, put, take_over};
+
+/// How a callback is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// On disk: 200.
+    Accepted,
+    /// On disk since an earlier delivery: 200.
+    Duplicate,
+    /// Signed, but unreadable; on disk: 200.
+    Unreadable,
+    /// Not from the gateway; nothing is kept: 403.
+    Forged,
+    /// It could not be made durable; the gateway must send it again: 503.
+    TryLater,
+}
+
+/// Runs that may be open at once before callbacks are put off.
+const MOST_OPEN_RUNS: usize = 100_000;
+
+/// A payment as a callback changes it.
+struct Changed {
+    before: Versioned<Payment>,
+    after: Payment,
+    alarm: Option<IllegalTransition>,
+}
+
+/// Takes one callback in.
+pub(super) async fn accept(
+    context: &Context,
+    key: Option<&str>,
+    signature: Option<&str>,
+    body: &[u8],
+) -> Answer {
+    let answer = match context.verifier.verify(key, signature, body) {
+        Verdict::Forged(reason) => {
+            context.telemetry.callback_forged(&reason);
+            return Answer::Forged;
+        }
+        _ if context.dispatcher.open_runs() >= MOST_OPEN_RUNS => Ok(Answer::TryLater),
+        Verdict::Genuine(callback) => genuine(context, &callback, body).await,
+        Verdict::Unreadable(reason) => {
+            context.telemetry.callback_unreadable(&reason);
+            unreadable(context, body).await
+        }
+    };
+    answer.unwrap_or_else(|refusal| {
+        context.telemetry.callback_refused(&refusal);
+        Answer::TryLater
+    })
+}
+
+/// Why a callback could not be made durable.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The store cannot write.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The store cannot read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<Answer, Refusal> {
+    let transaction = callback.transaction();
+    // Deliveries about one transaction are taken in one after the other: their order counts.
+    let _one_at_a_time = context.transaction_locks.lock(transaction).await;
+    let key = callback.event_key().as_str().to_owned();
+    let text = String::from_utf8_lossy(body).into_owned();
+    let kept = EventContent::Callback(events::keep(&context.store, text).await?);
+    loop {
+        if context.store.get(&EVENTS, &key)?.is_some() {
+            context.telemetry.callback_duplicate(&callback.kind());
+            return Ok(Answer::Duplicate);
+        }
+        let payment = find_payment(context, callback)?;
+        let mut commit = Changes::new();
+        let taken = take(
+            context,
+            callback,
+            &key,
+            &kept,
+            payment.as_ref(),
+            &mut commit,
+        );
+        match context.store.commit(commit).await {
+            Ok(()) => {}
+            // Somebody else changed the payment meanwhile; look again.
+            Err(CommitError::Refused) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        CrashPoint::CallbackRecorded.pass();
+        context
+            .telemetry
+            .callback_accepted(&callback.kind(), taken.runs.len());
+        match &payment {
+            Some(payment) => announce(context, payment),
+            None => settle_race(context, callback, &taken.event).await?,
+        }
+        let started = Started(taken.runs.iter().map(Ticket::of).collect());
+        context.dispatcher.enqueue(started);
+        return Ok(Answer::Accepted);
+    }
+}
+
+/// What a callback starts, and what handlers are given for it.
+struct Taken {
+    event: Value,
+    runs: Vec<Run>,
+}
+
+/// Adds the event, the runs it starts and what it says about a payment to `commit`.
+fn take(
+    context: &Context,
+    callback: &Callback,
+    key: &str,
+    kept: &EventContent,
+    payment: Option<&Changed>,
+    commit: &mut Changes,
+) -> Taken {
+    let transaction = callback.transaction();
+    let received_at = context.clock.now();
+    commit.require_absent(&EVENTS, &key.to_owned());
+    let event = callback.event(received_at, Source::Callback);
+    let runs = context
+        .firings
+        .event(key, &callback.kind(), &event, Some(transaction), commit);
+    let record = EventRecord {
+        kind: callback.kind(),
+        content: kept.clone(),
+        received_at,
+        payment: payment.map(|payment| payment.after.foreign_id.clone()),
+        runs: runs.iter().map(|run| run.id.clone()).collect(),
+    };
+    put_event(key, &record, commit);
+    let place = (
+        transaction.family().to_owned(),
+        transaction.id.clone(),
+        context.firings.next_order(),
+    );
+    commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
+    if let Some(payment) = payment {
+        let id = &payment.after.foreign_id;
+        commit.require_unchanged(&PAYMENTS, id, &payment.before);
+        put(commit, &payment.after);
+    }
+    Taken { event, runs }
+}
+
+fn announce(context: &Context, changed: &Changed) {
+    if let Some(alarm) = &changed.alarm {
+        context.telemetry.payment_alarm(&changed.after, alarm);
+    } else if changed.before.value.state != changed.after.state {
+        context.telemetry.payment_moved(&changed.after);
+    }
+}
+
+/// The payment that the callback is about, moved on by it.
+fn find_payment(context: &Context, callback: &Callback) -> Result<Option<Changed>, ReadError> {
+    let Some(id) = payment_id(context, callback)? else {
+        return Ok(None);
+    };
+    let Some(before) = context.store.get_versioned(&PAYMENTS, &id)? else {
+        return Ok(None);
+    };
+    if family(before.value.content.operation) != callback.transaction().family() {
+        return Ok(None);
+    }
+    let mut after = before.value.clone();
+    let event = Event::Reported(Reported::from_word(callback.status()));
+    let note = Some(format!("callback: {}", callback.status()));
+    let alarm = after.apply(event, note, context.clock.now()).err();
+    if alarm.is_none() {
+        take_over(
+            &mut after,
+            &callback.event(context.clock.now(), Source::Callback),
+        );
+    }
+    Ok(Some(Changed {
+        before,
+        after,
+        alarm,
+    }))
+}
+
+/// The key of the payment that the callback is about: its own, or the one that the gateway's id
+/// stands for.
+fn payment_id(context: &Context, callback: &Callback) -> Result<Option<ForeignId>, ReadError> {
+    if let Some(id) = callback.foreign_id().and_then(|text| text.parse().ok()) {
+        return Ok(Some(id));
+    }
+    let transaction = callback.transaction();
+    let key = (transaction.family().to_owned(), transaction.id.clone());
+    context.store.get(&PAYMENTS_BY_ID, &key)
+}
+
+/// A callback without our key may have come in while the answer to its request was being recorded.
+/// The money path looks for such callbacks after it has recorded the id; this looks for the id
+/// after the callback is recorded: whoever is second sees the other.
+async fn settle_race(context: &Context, callback: &Callback, event: &Value) -> Result<(), Refusal> {
+    let Some(changed) = find_payment(context, callback)? else {
+        return Ok(());
+    };
+    let id = &changed.after.foreign_id;
+    if let Err(error) = context.payments.record_report(id, event, "callback").await {
+        context.telemetry.payment_stuck(id, &error.to_string());
+    }
+    Ok(())
+}
+
+async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
+    let key = EventKey::of_unreadable(body).as_str().to_owned();
+    if context.store.get(&EVENTS, &key)?.is_some() {
+        context.telemetry.callback_duplicate("unreadable");
+        return Ok(Answer::Duplicate);
+    }
+    let text = String::from_utf8(body.to_vec()).unwrap_or_else(|_| hex::encode(body));
+    let mut record = EventRecord {
+        kind: "unreadable".into(),
+        content: EventContent::Unreadable(events::keep(&context.store, text).await?),
+        received_at: context.clock.now(),
+        payment: None,
+        runs: Vec::new(),
+    };
+    let event = events::value(&context.store, &record)?;
+    let mut changes = Changes::new();
+    changes.require_absent(&EVENTS, &key);
+    let runs = context
+        .firings
+        .event(&key, "unreadable", &event, None, &mut changes);
+    record.runs = runs.iter().map(|run| run.id.clone()).collect();
+    put_event(&key, &record, &mut changes);
+    match context.store.commit(changes).await {
+        Ok(()) => {
+            context
+                .dispatcher
+                .enqueue(Started(runs.iter().map(Ticket::of).collect()));
+            Ok(Answer::Unreadable)
+        }
+        Err(CommitError::Refused) => Ok(Answer::Duplicate),
+        Err(error) => Err(error.into()),
+    }
+}

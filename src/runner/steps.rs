@@ -1,0 +1,462 @@
+//! What each kind of step does, once it is known that it must be done.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::batch;
+use super::buffer::{AccessError, Emission};
+use super::payments::{PayError, PaymentRequest};
+use super::world::{OnceScope, Progress, World};
+use crate::domain::id::ForeignId;
+use crate::domain::idempotency;
+use crate::domain::operation::{Effect, Operation};
+use crate::domain::payment::{Content, Origin, Payment, State};
+use crate::domain::run::Outcome;
+use crate::gateway::{ArgumentError, Disposition, Prepared, Rejection, prepare};
+use crate::outbound::{self, DataFolder, FileError, HttpError};
+use crate::scripting::effects::{
+    Code, Failure, HttpRequest, Interrupt, Request, Site, Space, StateAccess, Stop,
+};
+use crate::store::Changes;
+use crate::store::schema::{ADDRESSES, ONCE};
+
+/// The largest file a script may read, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+impl World {
+    /// Performs a step. Writes to the store are left in the buffer.
+    pub(super) fn step(
+        &self,
+        progress: &mut Progress,
+        step: u64,
+        request: Request,
+        site: &Site,
+    ) -> Result<Value, Stop> {
+        match request {
+            Request::Gateway {
+                operation,
+                arguments,
+            } => self.gateway(progress, step, operation, arguments, site),
+            Request::Pay {
+                operation,
+                arguments,
+            } => self.pay(progress, step, operation, arguments, site),
+            Request::PayAll {
+                payments,
+                concurrency,
+            } => {
+                let keys = (0..payments.len())
+                    .map(|row| idempotency::derive(self.position(progress, step, row)))
+                    .collect();
+                batch::pay_all(self, payments, keys, concurrency, &self.origin(step, site))
+            }
+            Request::Payment { foreign_id } => self.find_payment(&foreign_id),
+            Request::State { space, access } => self.access_state(progress, space, access),
+            Request::OnceBegin { key } => self.begin_once(progress, step, key),
+            Request::OnceEnd { key, value } => {
+                let script = self.run.handler.script.clone();
+                progress.buffer.record_once(script, key, value);
+                Ok(Value::Null)
+            }
+            Request::Emit {
+                event,
+                value,
+                after_ms,
+            } => {
+                self.emit(progress, step, event, value, after_ms);
+                Ok(Value::Null)
+            }
+            Request::Http(request) => {
+                let key = idempotency::derive(self.position(progress, step, 0));
+                self.http(request, &key)
+            }
+            Request::FileRead { .. }
+            | Request::FileWrite { .. }
+            | Request::FileList { .. }
+            | Request::FileMove { .. } => {
+                file(&self.context.files, request).map_err(|error| file_failure(&error).into())
+            }
+            Request::Now => Ok(Value::from(self.context.clock.now().timestamp_millis())),
+            Request::Log {
+                level,
+                text,
+                fields,
+            } => {
+                let telemetry = &self.context.telemetry;
+                telemetry.script_logged(&self.run, level.as_str(), &text, &fields);
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    fn gateway(
+        &self,
+        progress: &Progress,
+        step: u64,
+        operation: Operation,
+        arguments: Value,
+        site: &Site,
+    ) -> Result<Value, Stop> {
+        match (operation, operation.effect()) {
+            (Operation::TakeAddress, _) => self.take_address(&arguments),
+            (_, Effect::Read) => self.ask_gateway(operation, &arguments),
+            (_, Effect::Create | Effect::Pay) => {
+                self.pay(progress, step, operation, arguments, site)
+            }
+        }
+    }
+
+    fn emit(&self, progress: &mut Progress, step: u64, kind: String, value: Value, after_ms: u64) {
+        let delay = TimeDelta::milliseconds(i64::try_from(after_ms).unwrap_or(i64::MAX));
+        let at = self.context.clock.now().checked_add_signed(delay);
+        progress.buffer.emit(Emission {
+            key: format!("custom:{}:{step}", self.run.id),
+            kind,
+            value,
+            at: at.filter(|_| after_ms > 0),
+        });
+    }
+
+    /// A `once` that this execution is inside of keeps other runs out, also when its beginning was
+    /// answered from the journal.
+    pub(super) fn reenter_once(
+        &self,
+        progress: &mut Progress,
+        step: u64,
+        request: &Request,
+        outcome: &Outcome,
+    ) -> Result<(), Stop> {
+        if let Request::OnceBegin { key } = request
+            && *outcome == Outcome::Value(Value::Null)
+        {
+            let scope = (self.run.handler.script.clone(), key.clone());
+            let guard = self.wait(self.context.once_locks.lock(&scope))?;
+            progress.once.push(OnceScope {
+                key: key.clone(),
+                first_step: step.saturating_add(1),
+                _guard: guard,
+            });
+        }
+        if matches!(request, Request::OnceEnd { .. }) {
+            progress.once.pop();
+        }
+        Ok(())
+    }
+
+    fn begin_once(&self, progress: &mut Progress, step: u64, key: String) -> Result<Value, Stop> {
+        let scope = (self.run.handler.script.clone(), key.clone());
+        let guard = self.wait(self.context.once_locks.lock(&scope))?;
+        let found = self
+            .context
+            .store
+            .get(&ONCE, &scope)
+            .map_err(|error| self.unreadable(&error))?;
+        if let Some(value) = found {
+            return Ok(Value::Array(vec![value]));
+        }
+        progress.once.push(OnceScope {
+            key,
+            first_step: step.saturating_add(1),
+            _guard: guard,
+        });
+        Ok(Value::Null)
+    }
+
+    fn access_state(
+        &self,
+        progress: &mut Progress,
+        space: Space,
+        access: StateAccess,
+    ) -> Result<Value, Stop> {
+        let space = match space {
+            Space::Script => self.run.handler.script.as_str(),
+            Space::Shared => "",
+        };
+        progress
+            .buffer
+            .access(&self.context.store, space, access)
+            .map_err(|error| match error {
+                AccessError::Script(failure) => failure.into(),
+                AccessError::Read(error) => self.unreadable(&error),
+            })
+    }
+
+    fn find_payment(&self, foreign_id: &str) -> Result<Value, Stop> {
+        let Ok(foreign_id) = foreign_id.parse::<ForeignId>() else {
+            return Ok(Value::Null);
+        };
+        let found = self
+            .context
+            .payments
+            .find(&foreign_id)
+            .map_err(|error| self.unreadable(&error))?;
+        Ok(found.map_or(Value::Null, |payment| payment.view()))
+    }
+
+    /// Waits on the script's thread, until the run's deadline.
+    pub(super) fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
+        self.context
+            .tokio
+            .block_on(async { tokio::time::timeout_at(self.deadline, future).await })
+            .map_err(|_| Stop::Interrupt(Interrupt::Deadline))
+    }
+
+    pub(super) fn origin(&self, step: u64, site: &Site) -> Origin {
+        Origin {
+            run: self.run.id.clone(),
+            handler: self.run.handler.clone(),
+            step,
+            file: site.file.clone(),
+            line: site.line,
+            set: self.run.set.as_str().to_owned(),
+        }
+    }
+
+    fn ask_gateway(&self, operation: Operation, arguments: &Value) -> Result<Value, Stop> {
+        let prepared = prepare(operation, arguments).map_err(|errors| invalid(&errors))?;
+        match self.wait(self.context.gateway.send(&prepared))? {
+            Disposition::Accepted(data) => Ok(data),
+            Disposition::Rejected(rejection) => Err(rejected(&rejection).into()),
+            Disposition::NotSent { reason } | Disposition::Unknown { reason, .. } => {
+                Err(unavailable(operation, &reason).into())
+            }
+        }
+    }
+
+    /// An address that was taken once is remembered for ever: the gateway does not say whether
+    /// asking again gives the same one.
+    fn take_address(&self, arguments: &Value) -> Result<Value, Stop> {
+        let field = |name: &str| {
+            arguments
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
+        let key = (field("foreign_id"), field("currency"), field("convert_to"));
+        let _one_at_a_time = self.wait(self.context.address_locks.lock(&key))?;
+        let known = self
+            .context
+            .store
+            .get(&ADDRESSES, &key)
+            .map_err(|error| self.unreadable(&error))?;
+        if let Some(address) = known {
+            return Ok(address);
+        }
+        let address = self.ask_gateway(Operation::TakeAddress, arguments)?;
+        let mut changes = Changes::new();
+        changes.put(&ADDRESSES, &key, &address);
+        self.commit(changes)?;
+        Ok(address)
+    }
+
+    fn pay(
+        &self,
+        progress: &Progress,
+        step: u64,
+        operation: Operation,
+        mut arguments: Value,
+        site: &Site,
+    ) -> Result<Value, Stop> {
+        let derived = idempotency::derive(self.position(progress, step, 0));
+        let foreign_id = name_payment(&mut arguments, derived)
+            .map_err(|error| invalid(std::slice::from_ref(&error)))?;
+        let prepared = prepare(operation, &arguments).map_err(|errors| invalid(&errors))?;
+        let request = PaymentRequest {
+            foreign_id,
+            content: content(operation, &prepared),
+            origin: self.origin(step, site),
+        };
+        // A task of its own: the script's deadline ends the waiting, never the payment.
+        let payments = self.context.payments.clone();
+        let task = self
+            .context
+            .tokio
+            .spawn(async move { payments.pay(request).await });
+        match self.wait(task)? {
+            Ok(Ok(payment)) => paid(&payment),
+            Ok(Err(error)) => Err(pay_stop(self, error)),
+            Err(_) => Err(Stop::Interrupt(Interrupt::Poisoned)),
+        }
+    }
+
+    fn http(&self, request: HttpRequest, key: &ForeignId) -> Result<Value, Stop> {
+        let request = outbound::Request {
+            method: request.method,
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+            timeout: request.timeout_ms.map(std::time::Duration::from_millis),
+        };
+        match self.wait(self.context.http.send(&request, key.as_str()))? {
+            Ok(answer) if answer.status < 400 => Ok(answer.to_json()),
+            Ok(answer) => Err(Failure {
+                code: Code::HttpStatus,
+                message: format!(
+                    "the answer to {} has status {}",
+                    request.method, answer.status
+                ),
+                details: answer.to_json(),
+            }
+            .into()),
+            Err(error) => Err(http_failure(&error).into()),
+        }
+    }
+}
+
+/// The key a payment has: the script's own, or the derived one, which is then added to the fields.
+pub(super) fn name_payment(
+    arguments: &mut Value,
+    derived: ForeignId,
+) -> Result<ForeignId, ArgumentError> {
+    let Some(fields) = arguments.as_object_mut() else {
+        return Ok(derived);
+    };
+    match fields.get("foreign_id") {
+        None | Some(Value::Null) => {
+            fields.insert("foreign_id".into(), Value::String(derived.to_string()));
+            Ok(derived)
+        }
+        Some(given) => {
+            let text = given
+                .as_str()
+                .map_or_else(|| given.to_string(), str::to_owned);
+            let foreign_id = text
+                .parse()
+                .map_err(|error: crate::domain::id::ForeignIdError| ArgumentError {
+                    field: "foreign_id".into(),
+                    message: error.to_string(),
+                    help: None,
+                })?;
+            fields.insert("foreign_id".into(), Value::String(text));
+            Ok(foreign_id)
+        }
+    }
+}
+
+/// What a prepared request is, for keeping.
+pub(super) fn content(operation: Operation, prepared: &Prepared) -> Content {
+    Content {
+        operation,
+        body: String::from_utf8_lossy(prepared.body()).into_owned(),
+    }
+}
+
+/// What a script gets for a single payment: the payment, or the gateway's no as an error.
+fn paid(payment: &Payment) -> Result<Value, Stop> {
+    if payment.state == State::Rejected {
+        let details = json!({ "errors": payment.errors, "foreign_id": payment.foreign_id });
+        return Err(Failure {
+            code: Code::GatewayRejected,
+            message: payment
+                .error
+                .clone()
+                .unwrap_or_else(|| "the gateway refused the payment".into()),
+            details,
+        }
+        .into());
+    }
+    Ok(payment.view())
+}
+
+/// How a payment that could not be taken on shows in the script.
+pub(super) fn pay_stop(world: &World, error: PayError) -> Stop {
+    match error {
+        PayError::Conflict { ref difference, .. } => Failure {
+            code: Code::Conflict,
+            message: error.to_string(),
+            details: json!({ "field": difference.field }),
+        }
+        .into(),
+        PayError::Unavailable(_) => {
+            Failure::new(Code::GatewayUnavailable, error.to_string()).into()
+        }
+        PayError::Unauthorised(_) => {
+            Failure::new(Code::GatewayUnavailable, error.to_string()).into()
+        }
+        PayError::Read(error) => world.unreadable(&error),
+        PayError::Damaged(_) => {
+            world.context.telemetry.payment_damaged(&error.to_string());
+            Stop::Interrupt(Interrupt::Poisoned)
+        }
+        PayError::TooLarge(_) => Failure::new(Code::InvalidArgument, error.to_string()).into(),
+        PayError::Poisoned => Stop::Interrupt(Interrupt::Poisoned),
+    }
+}
+
+/// All mistakes in the arguments of one call.
+pub(super) fn invalid(errors: &[ArgumentError]) -> Failure {
+    let by_field: BTreeMap<&str, &str> = errors
+        .iter()
+        .map(|error| (error.field.as_str(), error.message.as_str()))
+        .collect();
+    let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    Failure {
+        code: Code::InvalidArgument,
+        message: text.join("; "),
+        details: json!({ "errors": by_field }),
+    }
+}
+
+fn rejected(rejection: &Rejection) -> Failure {
+    Failure {
+        code: Code::GatewayRejected,
+        message: rejection.message.clone(),
+        details: json!({ "errors": rejection.errors, "status": rejection.status }),
+    }
+}
+
+fn unavailable(operation: Operation, reason: &str) -> Failure {
+    Failure::new(
+        Code::GatewayUnavailable,
+        format!("`{operation}` got no usable answer: {reason}"),
+    )
+}
+
+/// Performs a step on the data folder.
+fn file(files: &DataFolder, request: Request) -> Result<Value, FileError> {
+    match request {
+        Request::FileRead { path } => files.read(&path, MAX_FILE).map(Value::String),
+        Request::FileWrite { path, text } => files.write(&path, &text).map(|()| Value::Null),
+        Request::FileMove { from, to } => files.move_file(&from, &to).map(|()| Value::Null),
+        Request::FileList { path } => Ok(files
+            .list(&path)?
+            .into_iter()
+            .map(|file| json!({"name": file.name, "size": file.size, "is_dir": file.is_dir}))
+            .collect()),
+        Request::Gateway { .. }
+        | Request::Pay { .. }
+        | Request::PayAll { .. }
+        | Request::Payment { .. }
+        | Request::State { .. }
+        | Request::OnceBegin { .. }
+        | Request::OnceEnd { .. }
+        | Request::Emit { .. }
+        | Request::Http(_)
+        | Request::Now
+        | Request::Log { .. } => Ok(Value::Null),
+    }
+}
+
+fn file_failure(error: &FileError) -> Failure {
+    let code = match error {
+        FileError::NotAllowed(_) => Code::NotAllowed,
+        FileError::NotFound(_) => Code::NotFound,
+        FileError::NotUtf8(_) => Code::InvalidData,
+        FileError::TooLarge { .. } | FileError::Io { .. } => Code::FileError,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn http_failure(error: &HttpError) -> Failure {
+    let code = match error {
+        HttpError::NotAllowed(_) => Code::NotAllowed,
+        HttpError::Invalid(_) | HttpError::UnknownSecret(_) => Code::InvalidArgument,
+        HttpError::Timeout(_) => Code::Timeout,
+        HttpError::TooLarge(_) => Code::InvalidData,
+        HttpError::Unavailable { .. } => Code::HttpUnavailable,
+    };
+    Failure::new(code, error.to_string())
+}

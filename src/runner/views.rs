@@ -1,0 +1,366 @@
+//! What people are shown: runs, payments, callbacks, schedules and scripts as JSON, for the admin
+//! API and the command line. Reads only.
+
+use serde_json::{Value, json};
+
+use super::events;
+use super::handle::Handle;
+use super::slots::schedules;
+use crate::domain::clock::Timestamp;
+use crate::domain::handler::{Handler, Trigger};
+use crate::domain::id::{ForeignId, RunId};
+use crate::domain::payment::Payment;
+use crate::domain::run::{JournalEntry, Outcome, Run};
+use crate::store::schema::{
+    EVENTS, EVENTS_BY_TIME, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS, RUNS_BY_TIME,
+    SLOTS, STEPS,
+};
+use crate::store::{Order, Range, ReadError};
+
+/// Which rows of a list are wanted. Rows are read newest first until `limit` match.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// The most rows.
+    pub limit: usize,
+    /// Only rows in this state (runs, payments) or of this kind (callbacks).
+    pub state: Option<String>,
+    /// Only rows of this script.
+    pub script: Option<String>,
+}
+
+/// The most rows looked at for one list.
+const MOST_READ: usize = 10_000;
+
+/// Why something cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// There is no such thing.
+    #[error("there is no {what} `{id}`")]
+    NotFound {
+        /// `run`, `payment`, `callback`.
+        what: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Handle {
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn runs(&self, filter: &Filter) -> Result<Value, ViewError> {
+        let store = &self.context.store;
+        let mut rows = Vec::new();
+        for ((_, id), _) in
+            store.scan(&RUNS_BY_TIME, &Range::all(), MOST_READ, Order::Descending)?
+        {
+            if rows.len() >= filter.limit {
+                break;
+            }
+            if let Some(run) = store.get(&RUNS, &id)? {
+                let state = self.run_state(&run);
+                if filter.admits(state, &run.handler.script) {
+                    rows.push(run_row(&run, state));
+                }
+            }
+        }
+        Ok(Value::Array(rows))
+    }
+
+    /// One run with its journal.
+    ///
+    /// # Errors
+    /// When there is none of that id, or the store cannot be read.
+    pub fn run(&self, id: &str) -> Result<Value, ViewError> {
+        let store = &self.context.store;
+        let missing = || ViewError::NotFound {
+            what: "run",
+            id: id.to_owned(),
+        };
+        let run_id: RunId = id.parse().map_err(|_| missing())?;
+        let run = store.get(&RUNS, &run_id)?.ok_or_else(missing)?;
+        let steps = store.scan(&STEPS, &Range::within(&run_id), MOST_READ, Order::Ascending)?;
+        let mut row = run_row(&run, self.run_state(&run));
+        if let Some(object) = row.as_object_mut() {
+            let input = serde_json::to_value(&run.input).unwrap_or(Value::Null);
+            object.insert("input".into(), input);
+            let steps = steps
+                .into_iter()
+                .map(|((_, number), entry)| step_row(number, &entry))
+                .collect();
+            object.insert("journal".into(), Value::Array(steps));
+        }
+        Ok(row)
+    }
+
+    fn run_state(&self, run: &Run) -> &'static str {
+        if self.context.dispatcher.is_executing(&run.id) {
+            "running"
+        } else {
+            run.state.as_str()
+        }
+    }
+
+    /// Payments, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn payments(&self, filter: &Filter) -> Result<Value, ViewError> {
+        let store = &self.context.store;
+        let mut rows = Vec::new();
+        for ((_, id), _) in store.scan(
+            &PAYMENTS_BY_TIME,
+            &Range::all(),
+            MOST_READ,
+            Order::Descending,
+        )? {
+            if rows.len() >= filter.limit {
+                break;
+            }
+            if let Some(payment) = store.get(&PAYMENTS, &id)?
+                && filter.admits(payment.state.as_str(), &payment.origin.handler.script)
+            {
+                rows.push(payment_row(&payment));
+            }
+        }
+        Ok(Value::Array(rows))
+    }
+
+    /// One payment with its story.
+    ///
+    /// # Errors
+    /// When there is none of that key, or the store cannot be read.
+    pub fn payment(&self, id: &str) -> Result<Value, ViewError> {
+        let missing = || ViewError::NotFound {
+            what: "payment",
+            id: id.to_owned(),
+        };
+        let foreign_id: ForeignId = id.parse().map_err(|_| missing())?;
+        let payment = self
+            .context
+            .store
+            .get(&PAYMENTS, &foreign_id)?
+            .ok_or_else(missing)?;
+        let mut row = payment_row(&payment);
+        if let Some(object) = row.as_object_mut() {
+            object.insert("run".into(), json!(payment.origin.run));
+            let place = format!("{}:{}", payment.origin.file, payment.origin.line);
+            object.insert("place".into(), json!(place));
+            object.insert("fingerprint".into(), json!(payment.fingerprint));
+            object.insert("story".into(), story(&payment));
+        }
+        Ok(row)
+    }
+
+    /// Events, newest first: callbacks and custom ones.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn callbacks(&self, filter: &Filter) -> Result<Value, ViewError> {
+        let store = &self.context.store;
+        let mut rows = Vec::new();
+        for ((_, key), _) in
+            store.scan(&EVENTS_BY_TIME, &Range::all(), MOST_READ, Order::Descending)?
+        {
+            if rows.len() >= filter.limit {
+                break;
+            }
+            if let Some(record) = store.get(&EVENTS, &key)?
+                && filter.admits(&record.kind, "")
+            {
+                rows.push(event_row(&key, &record));
+            }
+        }
+        Ok(Value::Array(rows))
+    }
+
+    /// One event with what handlers got.
+    ///
+    /// # Errors
+    /// When there is none of that key, or the store cannot be read.
+    pub fn callback(&self, key: &str) -> Result<Value, ViewError> {
+        let store = &self.context.store;
+        let record = store
+            .get(&EVENTS, &key.to_owned())?
+            .ok_or_else(|| ViewError::NotFound {
+                what: "callback",
+                id: key.to_owned(),
+            })?;
+        let mut row = event_row(key, &record);
+        if let Some(object) = row.as_object_mut() {
+            object.insert("event".into(), events::value(store, &record)?);
+        }
+        Ok(row)
+    }
+
+    /// The schedules of the current set, with their next slots and what became of the last ones.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn schedules(&self) -> Result<Value, ViewError> {
+        let set = self.context.generations.current();
+        let now = self.context.clock.now();
+        let mut rows = Vec::new();
+        for (id, trigger) in schedules(&set) {
+            let next: Vec<String> = std::iter::successors(trigger.schedule.next_after(now), |at| {
+                trigger.schedule.next_after(*at)
+            })
+            .take(3)
+            .map(shown)
+            .collect();
+            let last = self
+                .context
+                .store
+                .scan(&SLOTS, &Range::within(id), 5, Order::Descending)?;
+            let last: Vec<Value> = last
+                .into_iter()
+                .map(|((_, slot), record)| {
+                    json!({"slot": shown(slot), "record": record.verdict, "reason": record.reason, "run": record.run})
+                })
+                .collect();
+            rows.push(json!({
+                "script": id.script,
+                "name": id.name,
+                "cron": trigger.schedule.expression(),
+                "timezone": trigger.schedule.zone(),
+                "next": next,
+                "last": last,
+            }));
+        }
+        Ok(Value::Array(rows))
+    }
+
+    /// The scripts in use, and the mistakes in the folder if those are not the ones in use.
+    #[must_use]
+    pub fn scripts(&self) -> Value {
+        let set = self.context.generations.current();
+        let scripts: Vec<Value> = set
+            .scripts()
+            .iter()
+            .map(|script| {
+                let handlers: Vec<Value> = set
+                    .handlers()
+                    .iter()
+                    .filter(|handler| script.handlers.contains(&handler.id))
+                    .map(handler_row)
+                    .collect();
+                json!({"file": script.path, "about": script.doc, "handlers": handlers})
+            })
+            .collect();
+        let errors: Vec<Value> = self
+            .reload_errors()
+            .iter()
+            .map(|error| {
+                json!({"where": error.location(), "what": error.message, "help": error.help, "text": error.to_string()})
+            })
+            .collect();
+        json!({"set": set.hash().as_str(), "scripts": scripts, "errors": errors})
+    }
+
+    /// Counts for the overview: open runs, handlers, whether scripts and store are well.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn overview(&self) -> Result<Value, ViewError> {
+        let open =
+            self.context
+                .store
+                .scan(&OPEN_RUNS, &Range::all(), MOST_READ, Order::Ascending)?;
+        let set = self.context.generations.current();
+        Ok(json!({
+            "now": shown(self.context.clock.now()),
+            "set": set.hash().short(),
+            "handlers": set.handlers().len(),
+            "open_runs": open.len(),
+            "reload_errors": self.reload_errors().len(),
+            "store": if self.is_poisoned() { "poisoned" } else { "ok" },
+        }))
+    }
+}
+
+impl Filter {
+    fn admits(&self, state: &str, script: &str) -> bool {
+        self.state.as_deref().is_none_or(|wanted| wanted == state)
+            && self.script.as_deref().is_none_or(|wanted| wanted == script)
+    }
+}
+
+fn shown(at: Timestamp) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
+fn run_row(run: &Run, state: &str) -> Value {
+    json!({
+        "id": run.id,
+        "script": run.handler.script,
+        "handler": run.handler.name,
+        "state": state,
+        "firing": run.firing.to_string(),
+        "set": run.set.short(),
+        "tries": run.tries,
+        "created_at": shown(run.created_at),
+        "ended_at": run.ended_at.map(shown),
+        "due_at": run.due_at.map(shown),
+        "error": run.error,
+    })
+}
+
+fn step_row(number: u64, entry: &JournalEntry) -> Value {
+    let (outcome, value) = match &entry.outcome {
+        Outcome::Value(value) => ("value", value.clone()),
+        Outcome::Long(hash) => ("long", json!(hash)),
+        Outcome::Failure(failure) => ("failure", failure.clone()),
+    };
+    json!({
+        "step": number,
+        "kind": entry.request.kind,
+        "request": entry.request.summary,
+        outcome: value,
+        "site": entry.site,
+        "at": shown(entry.at),
+    })
+}
+
+fn payment_row(payment: &Payment) -> Value {
+    let mut row = payment.view();
+    if let Some(object) = row.as_object_mut() {
+        object.insert("script".into(), json!(payment.origin.handler.script));
+        object.insert("handler".into(), json!(payment.origin.handler.name));
+        object.insert("attempts".into(), json!(payment.attempts));
+        object.insert("created_at".into(), json!(shown(payment.created_at)));
+        object.insert("updated_at".into(), json!(shown(payment.updated_at)));
+    }
+    row
+}
+
+fn story(payment: &Payment) -> Value {
+    payment
+        .story
+        .iter()
+        .map(|line| {
+            json!({"at": shown(line.at), "event": line.event, "state": line.state, "note": line.note})
+        })
+        .collect()
+}
+
+fn event_row(key: &str, record: &EventRecord) -> Value {
+    json!({
+        "id": key,
+        "kind": record.kind,
+        "received_at": shown(record.received_at),
+        "payment": record.payment,
+        "runs": record.runs,
+    })
+}
+
+fn handler_row(handler: &Handler) -> Value {
+    let on = match &handler.trigger {
+        Trigger::Schedule(schedule) => schedule.schedule.to_string(),
+        Trigger::Event(event) => event.pattern.clone(),
+    };
+    json!({"name": handler.id.name, "on": on, "line": handler.line})
+}

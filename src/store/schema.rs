@@ -1,0 +1,143 @@
+//! What the store holds: every table, its key and its record. Written and read by the runner.
+//!
+//! Index tables are written in the same commit as what they index. They exist because every
+//! question the daemon asks while it works — which runs are open, which payments, what happened
+//! last — must cost what its answer costs, not what the whole history costs.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{BlobHash, Table};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
+use crate::domain::payment::Payment;
+use crate::domain::run::{JournalEntry, Run};
+
+/// Every payment, by its key.
+pub const PAYMENTS: Table<ForeignId, Payment> = Table::new("payment/", 1);
+/// Index: payments that are not final.
+pub const OPEN_PAYMENTS: Table<ForeignId, Mark> = Table::new("payment_open/", 1);
+/// Index: payments by the time of their decision.
+pub const PAYMENTS_BY_TIME: Table<(Timestamp, ForeignId), Mark> = Table::new("payment_time/", 1);
+/// Index: payments by the gateway's (family, id); see `Callback::family`.
+pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payment_id/", 1);
+
+/// Every event, by its permanent key. What is here has been answered and is never taken again.
+pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 1);
+/// Index: events by the time they were received.
+pub const EVENTS_BY_TIME: Table<(Timestamp, String), Mark> = Table::new("event_time/", 1);
+/// Index: the gateway's events by (family, id) of their transaction, in the order received.
+pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
+    Table::new("event_transaction/", 1);
+/// Custom events that happen later, by when.
+pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
+
+/// Every run.
+pub const RUNS: Table<RunId, Run> = Table::new("run/", 1);
+/// Index: runs that will be executed, in the order accepted.
+pub const OPEN_RUNS: Table<(u64, RunId), Mark> = Table::new("run_open/", 1);
+/// Index: runs by the time of their firing.
+pub const RUNS_BY_TIME: Table<(Timestamp, RunId), Mark> = Table::new("run_time/", 1);
+/// The journals of all runs, by run and step.
+pub const STEPS: Table<(RunId, u64), JournalEntry> = Table::new("step/", 1);
+
+/// Scripts' key/value state, by space (a script's name, or empty for the shared one) and key.
+pub const STATE: Table<(String, String), Value> = Table::new("state/", 1);
+/// What `once` recorded, by script and key. Never removed.
+pub const ONCE: Table<(String, String), Value> = Table::new("once/", 1);
+/// Deposit addresses taken, by (`foreign_id`, `currency`, `convert_to` or empty). Never removed.
+pub const ADDRESSES: Table<(String, String, String), Value> = Table::new("address/", 1);
+
+/// Where each schedule stands.
+pub const SCHEDULES: Table<HandlerId, ScheduleRecord> = Table::new("schedule/", 1);
+/// What became of every slot. A slot that is here never fires again.
+pub const SLOTS: Table<(HandlerId, Timestamp), SlotRecord> = Table::new("slot/", 1);
+
+/// Script sets that runs may be pinned to.
+pub const SETS: Table<SetHash, SetRecord> = Table::new("set/", 1);
+
+/// The script set in use, under an empty key.
+pub const CURRENT_SET: Table<String, SetHash> = Table::new("set_current/", 1);
+
+/// The value of a row in an index whose key says everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark;
+
+/// An event as it was accepted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// `type.status`, a custom event's name, or `unreadable`.
+    pub kind: String,
+    /// What came.
+    pub content: EventContent,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// The payment it is about, when it is known.
+    pub payment: Option<ForeignId>,
+    /// The runs it started.
+    pub runs: Vec<RunId>,
+}
+
+/// What came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventContent {
+    /// The exact body of a callback.
+    Callback(Text),
+    /// A signed body that is no callback anybody could read, in hex when it is not text.
+    Unreadable(Text),
+    /// The JSON of a custom event's value.
+    Custom(Text),
+}
+
+/// A text, kept in the record or, when it is long, beside the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    /// The text.
+    Here(String),
+    /// Its content hash.
+    Blob(BlobHash),
+}
+
+/// A custom event that has not happened yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DelayedEvent {
+    /// Its name.
+    pub kind: String,
+    /// What handlers will be given.
+    pub value: Value,
+}
+
+/// Where a schedule stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleRecord {
+    /// The schedule as it was when it was last seen: expression and zone.
+    pub schedule: String,
+    /// The instant up to which every slot has its record.
+    pub settled_until: Timestamp,
+}
+
+/// What became of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRecord {
+    /// `ran`, `late` or `skipped`.
+    pub verdict: String,
+    /// Why it was skipped.
+    pub reason: Option<String>,
+    /// The run it started.
+    pub run: Option<RunId>,
+    /// When this was decided.
+    pub at: Timestamp,
+}
+
+/// A script set: where its sources are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetRecord {
+    /// The content of each file, by its path below the scripts folder.
+    pub files: BTreeMap<String, BlobHash>,
+    /// When it was first loaded.
+    pub loaded_at: Timestamp,
+}

@@ -1,0 +1,161 @@
+//! Events of runs, payments, callbacks and reloads.
+
+use serde_json::Value;
+
+use super::Telemetry;
+use crate::domain::clock::Timestamp;
+use crate::domain::diagnostic::{Diagnostic, render};
+use crate::domain::id::{ForeignId, HandlerId, SetHash};
+use crate::domain::payment::{IllegalTransition, Payment};
+use crate::domain::run::{Run, RunState};
+
+impl Telemetry {
+    /// A callback is on disk and will be answered 200.
+    pub fn callback_accepted(&self, kind: &str, runs: usize) {
+        self.callback("accepted");
+        tracing::info!(kind, runs, "callback accepted");
+    }
+
+    /// A callback was delivered again.
+    pub fn callback_duplicate(&self, kind: &str) {
+        self.callback("duplicate");
+        tracing::debug!(kind, "callback delivered again");
+    }
+
+    /// A callback's body is above the limit.
+    pub fn callback_too_large(&self) {
+        self.callback("too_large");
+        tracing::warn!("callback refused: its body is above `callbacks.max_body`");
+    }
+
+    /// A callback could not be made durable.
+    pub fn callback_refused(&self, reason: &dyn std::fmt::Display) {
+        self.callback("refused");
+        tracing::error!(%reason, "callback put off with 503: it could not be made durable");
+    }
+
+    fn callback(&self, outcome: &str) {
+        let counter = &self.metrics().callbacks_total;
+        counter.with_label_values(&[outcome]).inc();
+    }
+
+    /// An execution is over and its end is on disk.
+    pub fn run_ended(&self, run: &Run) {
+        let counter = &self.metrics().executions_total;
+        counter.with_label_values(&[run.state.as_str()]).inc();
+        let error = run.error.as_deref().unwrap_or("");
+        match run.state {
+            RunState::Parked => {
+                tracing::error!(run = %run.id, handler = %run.handler, "run parked\n{error}");
+            }
+            RunState::Retrying => {
+                tracing::warn!(run = %run.id, handler = %run.handler, tries = run.tries, "run will be tried again\n{error}");
+            }
+            RunState::Queued | RunState::Running | RunState::Succeeded | RunState::Cancelled => {
+                tracing::info!(run = %run.id, handler = %run.handler, state = %run.state, "run ended");
+            }
+        }
+    }
+
+    /// A script wrote a line.
+    pub fn script_logged(&self, run: &Run, level: &str, text: &str, fields: &Value) {
+        let fields = if fields.is_null() {
+            String::new()
+        } else {
+            format!(" {fields}")
+        };
+        let (script, id) = (&run.handler.script, &run.id);
+        match level {
+            "debug" => tracing::debug!(script, run = %id, "{text}{fields}"),
+            "warn" => tracing::warn!(script, run = %id, "{text}{fields}"),
+            "error" => tracing::error!(script, run = %id, "{text}{fields}"),
+            _ => tracing::info!(script, run = %id, "{text}{fields}"),
+        }
+    }
+
+    /// A payment is in another state, and that is on disk.
+    pub fn payment_moved(&self, payment: &Payment) {
+        let counter = &self.metrics().payments_total;
+        counter.with_label_values(&[payment.state.as_str()]).inc();
+        let (foreign_id, state) = (&payment.foreign_id, payment.state);
+        tracing::info!(%foreign_id, %state, "payment moved");
+    }
+
+    /// The gateway said something about a payment that cannot be. Nothing was changed.
+    pub fn payment_alarm(&self, payment: &Payment, illegal: &IllegalTransition) {
+        tracing::error!(foreign_id = %payment.foreign_id, %illegal, "the gateway contradicts what is known of a payment; a person must look");
+    }
+
+    /// A payment cannot be carried on.
+    pub fn payment_stuck(&self, foreign_id: &ForeignId, reason: &str) {
+        tracing::error!(%foreign_id, reason, "payment cannot be carried on");
+    }
+
+    /// A payment's record is damaged.
+    pub fn payment_damaged(&self, reason: &str) {
+        tracing::error!(reason, "nothing was sent");
+    }
+
+    /// Open payments were found at the start.
+    pub fn payments_resumed(&self, count: usize) {
+        tracing::info!(count, "open payments are looked up at the gateway");
+    }
+
+    /// Open runs were found at the start.
+    pub fn runs_resumed(&self, count: usize) {
+        tracing::info!(count, "open runs go on");
+    }
+
+    /// A new script set is in use.
+    pub fn scripts_swapped(&self, set: &SetHash, handlers: usize) {
+        let counter = &self.metrics().reloads_total;
+        counter.with_label_values(&["swapped"]).inc();
+        tracing::info!(%set, handlers, "scripts loaded");
+    }
+
+    /// The scripts in the folder are not used because of mistakes in them.
+    pub fn reload_refused(&self, errors: &[Diagnostic]) {
+        let counter = &self.metrics().reloads_total;
+        counter.with_label_values(&["failed"]).inc();
+        let text = render(errors);
+        tracing::error!("the scripts were not loaded, the ones before go on\n{text}");
+    }
+
+    /// A slot has its record.
+    pub fn slot_settled(&self, handler: &HandlerId, slot: Timestamp, record: &str) {
+        let counter = &self.metrics().slots_total;
+        counter.with_label_values(&[record]).inc();
+        match record {
+            "skipped" => tracing::warn!(%handler, %slot, "slot skipped"),
+            record => tracing::info!(%handler, %slot, record, "slot fired"),
+        }
+    }
+
+    /// Due slots could not be made durable; they stay due.
+    pub fn slots_not_settled(&self, reason: &str) {
+        tracing::error!(reason, "due slots could not be recorded; they stay due");
+    }
+
+    /// Delayed events could not be released; they stay due.
+    pub fn events_not_released(&self, reason: &str) {
+        tracing::error!(
+            reason,
+            "delayed events could not be released; they stay due"
+        );
+    }
+
+    /// Somebody fired a schedule by hand.
+    pub fn fired_by_hand(&self, handler: &HandlerId) {
+        tracing::info!(%handler, "schedule fired by hand");
+    }
+
+    /// The store holds something that cannot be read.
+    pub fn store_unreadable(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "the store cannot be read");
+    }
+
+    /// A thread for scripts could not be started; the others go on.
+    pub fn thread_not_started(&self, error: &std::io::Error) {
+        tracing::error!(%error, "no further thread for scripts can be started");
+    }
+}
