@@ -1,11 +1,11 @@
 //! The configuration: one struct per section, resolved and checked, so that no component reads a
 //! file, an environment variable or a default of its own, and none sees more than its section.
 //!
-//! [`load`] lays three layers over each other: `daemon.toml` as it is built into the program, the
+//! [`load()`] lays three layers over each other: `daemon.toml` as it is built into the program, the
 //! operator's file, the environment. `source` finds out where values are written, `reader` turns
 //! them into values with the grammars of one file each (`duration`, `size`, `origin`, …),
 //! `sections` says which key has which grammar and range. Mistakes are
-//! [`Diagnostic`](crate::domain::diagnostic::Diagnostic)s, all of them at once, and never show a
+//! [`Diagnostic`]s, all of them at once, and never show a
 //! secret. Called by `cli` at the start of a command; nothing here is read again later.
 
 mod base_url;
@@ -78,7 +78,7 @@ pub struct Gateway {
     /// The most requests in flight at once; 1 to 256.
     pub max_in_flight: usize,
     /// Whether a payment of unknown fate may be sent again with its own key. Always `false` in
-    /// this version: [`load`] refuses `true`.
+    /// this version: [`load()`] refuses `true`.
     pub resend_unknown: bool,
     /// How long a payment's fate is looked for before it is resent or held.
     pub unknown_after: Duration,
