@@ -1,1 +1,3 @@
 //! The one integration binary: the daemon and its parts through their real boundaries.
+
+mod tidy;
