@@ -68,7 +68,7 @@ const DAEMON_MAY_NOT_USE: [&str; 1] = ["cli"];
 const SEES_WHOLE_CONFIG: [&str; 4] = ["config", "daemon", "cli", "testing"];
 
 /// Outside crates and the modules they are confined to.
-const CONFINED: [(&str, &[&str]); 11] = [
+const CONFINED: [(&str, &[&str]); 12] = [
     ("reqwest", &["gateway", "outbound"]),
     ("sled", &["store"]),
     ("rhai", &["scripting"]),
@@ -76,7 +76,8 @@ const CONFINED: [(&str, &[&str]); 11] = [
     ("clap", &["cli"]),
     ("tokio_cron_scheduler", &["triggers"]),
     ("notify", &["daemon"]),
-    ("notify_debouncer_full", &["daemon"]),
+    ("hyper", &["simulator"]),
+    ("hyper_util", &["simulator"]),
     ("toml", &["config"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
