@@ -94,9 +94,11 @@ pub enum Forgery {
 
 /// Records a callback and starts to send it.
 pub(super) fn send(shared: &Arc<Shared>, subject: &Subject) {
+    let faults = shared
+        .faults()
+        .callback(subject.operation, &subject.foreign_id);
     let id = record(shared, subject);
-    let task = deliver(Arc::clone(shared), id, subject.clone());
-    shared.spawn(task);
+    shared.spawn(deliver(Arc::clone(shared), id, subject.id, faults));
 }
 
 /// Records a callback and tries once before it returns; the rest goes on in the background.
@@ -128,10 +130,7 @@ fn record(shared: &Shared, subject: &Subject) -> u64 {
     id
 }
 
-async fn deliver(shared: Arc<Shared>, id: u64, subject: Subject) {
-    let faults = shared
-        .faults()
-        .callback(subject.operation, &subject.foreign_id);
+async fn deliver(shared: Arc<Shared>, id: u64, operation_id: u64, faults: Vec<Fault>) {
     if faults.contains(&Fault::CallbackNever) {
         return;
     }
@@ -141,7 +140,7 @@ async fn deliver(shared: Arc<Shared>, id: u64, subject: Subject) {
         }
     }
     if faults.contains(&Fault::CallbackReordered) {
-        let overtaken = wait_until_overtaken(&shared, id, subject.id);
+        let overtaken = wait_until_overtaken(&shared, id, operation_id);
         // Nothing may follow; then it is late and no more.
         tokio::time::timeout(REORDER_LIMIT, overtaken).await.ok();
     }

@@ -20,6 +20,8 @@ mod lookup;
 mod payment_requests;
 mod server;
 mod signing;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod withdrawals;
 
@@ -56,7 +58,7 @@ pub struct Options {
     pub seed: u64,
     /// How much faster the simulator's clock runs: 60 makes a minute of every second.
     pub speed: u32,
-    /// How long every request takes at least.
+    /// How long every request takes before it has an effect.
     pub latency: Duration,
     /// How long operations take to their final status; `None` leaves that to the controls.
     pub settle_after: Option<Duration>,
