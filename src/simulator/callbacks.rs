@@ -101,12 +101,21 @@ pub(super) fn send(shared: &Arc<Shared>, subject: &Subject) {
     shared.spawn(deliver(Arc::clone(shared), id, subject.id, faults));
 }
 
-/// Records a callback and tries once before it returns; the rest goes on in the background.
-pub(super) async fn send_now(shared: &Arc<Shared>, subject: &Subject) {
+/// Records a callback, starts to send it, and returns when the first attempt has ended or `limit`
+/// has passed.
+pub(super) async fn send_and_wait(shared: &Arc<Shared>, subject: &Subject, limit: Duration) {
     let id = record(shared, subject);
-    if !attempt(shared, id, None).await {
-        shared.spawn(retry(Arc::clone(shared), id));
-    }
+    let (ended, first_attempt) = tokio::sync::oneshot::channel();
+    let sending = Arc::clone(shared);
+    shared.spawn(async move {
+        let delivered = attempt(&sending, id, None).await;
+        // Nobody waits any more when the limit has passed.
+        ended.send(()).ok();
+        if !delivered {
+            retry(sending, id).await;
+        }
+    });
+    tokio::time::timeout(limit, first_attempt).await.ok();
 }
 
 fn record(shared: &Shared, subject: &Subject) -> u64 {

@@ -170,7 +170,9 @@ fn life_time(fields: &mut Fields<'_>, now: Duration) -> Duration {
     let duration = fields.get("life_time_duration");
     let moment = fields.get("life_time_datetime");
     let until = match (duration, moment) {
-        (Some(duration), None) => duration.as_u64().map(|s| now + Duration::from_secs(s)),
+        (Some(duration), None) => duration
+            .as_u64()
+            .and_then(|seconds| now.checked_add(Duration::from_secs(seconds))),
         (None, Some(moment)) => moment.as_u64().map(Duration::from_secs),
         (None, None) | (Some(_), Some(_)) => None,
     };

@@ -200,9 +200,8 @@ async fn act_and_settle(
     if let Some(id) = answer.settles {
         if shared.faults().settles_before_reply(operation, foreign_id) {
             if let Some(subject) = shared.settle_by_itself(id) {
-                let sent = callbacks::send_now(shared, &subject);
                 // A receiver that waits for the reply first would wait for ever.
-                tokio::time::timeout(EARLY_CALLBACK_LIMIT, sent).await.ok();
+                callbacks::send_and_wait(shared, &subject, EARLY_CALLBACK_LIMIT).await;
             }
         } else {
             shared.settle_later(id);

@@ -265,19 +265,23 @@ impl<'a> Fields<'a> {
     /// A positive amount with at most eight decimals, when given; string or number.
     pub(super) fn optional_amount(&mut self, name: &str) -> Option<Decimal> {
         let value = self.get(name)?;
-        let Ok(amount) = decimal_from_json(value) else {
-            self.wrong(name, format!("The {} must be a number.", words(name)));
-            return None;
+        let words = words(name);
+        let message = match decimal_from_json(value) {
+            Err(_) => format!("The {words} must be a number."),
+            Ok(amount) if amount <= Decimal::ZERO => {
+                format!("The {words} must be greater than 0.")
+            }
+            Ok(amount) if amount.normalize().scale() > 8 => {
+                format!("The {words} format is invalid.")
+            }
+            Ok(amount) if amount > Decimal::from(MAX_AMOUNT) => {
+                format!("The {words} may not be greater than {MAX_AMOUNT}.")
+            }
+            Ok(amount) => return Some(amount),
         };
-        if amount <= Decimal::ZERO {
-            self.wrong(name, format!("The {} must be greater than 0.", words(name)));
-        } else if amount.normalize().scale() > 8 {
-            self.wrong(name, format!("The {} format is invalid.", words(name)));
-        } else if amount > Decimal::from(MAX_AMOUNT) {
-            let message = format!("The {} may not be greater than {MAX_AMOUNT}.", words(name));
-            self.wrong(name, message);
-        }
-        Some(amount)
+        self.wrong(name, message);
+        // Not the value itself: it may be too large to be multiplied by a rate.
+        Some(Decimal::ONE)
     }
 
     /// A positive amount that must be there.

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::kit::{KEY, SECRET, expect, options, raw, refused, rig, send, withdrawal};
+use super::kit::{
+    KEY, SECRET, expect, invoice, options, raw, refused, request, rig, send, withdrawal,
+};
 use crate::simulator::{Operation, signing};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -162,4 +164,57 @@ async fn the_controls_answer_over_http() {
         (status, text.as_str()),
         (404, r#"{"error":"there is no nothing"}"#)
     );
+}
+
+/// Values that break careless readers.
+fn nasty() -> Vec<Value> {
+    let text = r#"[true, 0, -1, 0.1, 1e400, 1e-400, 18446744073709551615,
+        79228162514264337593543950335, "79228162514264337593543950335", "-0.000000001",
+        "1000000000000", "", "\u0000", "0x10", "\ud83d\ude00", [], {}, [1], {"iso": 1}]"#;
+    let mut values: Vec<Value> = serde_json::from_str(text).unwrap();
+    values.push(json!("x".repeat(10_000)));
+    values
+}
+
+#[tokio::test]
+async fn whatever_stands_in_a_field_there_is_an_answer() {
+    let rig = rig(options()).await;
+    let exchange = json!({
+        "sender_currency": "BTC",
+        "receiver_currency": "EUR",
+        "sender_amount": "1",
+        "receiver_amount": null,
+        "price": "1",
+        "foreign_id": "x-1",
+    });
+    let converted = json!({"convert_to": "EUR", "amount_to": null, "tag": null});
+    let mut withdrawal_body = withdrawal("w-1");
+    for (name, value) in converted.as_object().unwrap() {
+        withdrawal_body[name] = value.clone();
+    }
+    for (path, body) in [
+        ("withdrawal/crypto", withdrawal_body),
+        ("exchange/fixed", exchange),
+        ("invoices/create", invoice("i-1")),
+        ("requests", request("p-1")),
+        ("transactions/info", json!({"id": 1, "txid": null})),
+    ] {
+        for name in body.as_object().unwrap().keys() {
+            for value in nasty() {
+                let mut body = body.clone();
+                body[name] = value;
+                // The sibling of an alternative would be refused before the value is looked at.
+                if name == "amount_to" || name == "receiver_amount" {
+                    body.as_object_mut().unwrap().remove("amount");
+                    body.as_object_mut().unwrap().remove("sender_amount");
+                }
+                let reply = send(&rig, path, &body).await;
+                let status = reply.as_ref().map(|(status, _)| *status);
+                assert!(
+                    matches!(status, Some(200..=404)),
+                    "{path} {body}: {reply:?}"
+                );
+            }
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::kit::{
-    Receiver, Rig, balance, decimal, executed, expect, invoice, options, person, refused, rig, with,
+    Receiver, Rig, balance, decimal, executed, expect, invoice, options, person, refused, request,
+    rig, with,
 };
 use crate::simulator::{ControlError, Options};
 
@@ -229,17 +230,6 @@ async fn parts_add_up_where_they_are_allowed() {
     assert_eq!(confirmed["transactions"].as_array().unwrap().len(), 2);
     assert_eq!(confirmed["currency_sent"]["remaining_amount"], "0.00000000");
     assert_eq!(all.iter().filter(|c| c.status() == "processing").count(), 2);
-}
-
-fn request(foreign_id: &str) -> Value {
-    json!({
-        "amount": "0.3",
-        "currency": {"iso": "ETH", "network_name": "ethereum"},
-        "payment_currency": {"iso": "BTC", "network_name": "bitcoin"},
-        "life_time_duration": 3600,
-        "foreign_id": foreign_id,
-        "end_user_email": "ada@example.com",
-    })
 }
 
 #[tokio::test]

@@ -154,6 +154,18 @@ pub(super) fn invoice(foreign_id: &str) -> Value {
     })
 }
 
+/// A valid payment request.
+pub(super) fn request(foreign_id: &str) -> Value {
+    json!({
+        "amount": "0.3",
+        "currency": {"iso": "ETH", "network_name": "ethereum"},
+        "payment_currency": {"iso": "BTC", "network_name": "bitcoin"},
+        "life_time_duration": 3600,
+        "foreign_id": foreign_id,
+        "end_user_email": "ada@example.com",
+    })
+}
+
 /// What the ledger says about a `foreign_id`.
 pub(super) fn executed(rig: &Rig, foreign_id: &str) -> Vec<Execution> {
     let mut all = rig.control.executions();
