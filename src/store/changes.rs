@@ -6,7 +6,7 @@ use super::table::{Record, Table, Versioned};
 
 /// The largest stored key and record together, in bytes. The index works with small records;
 /// anything larger belongs into a blob.
-pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
 /// The most bytes one set of changes may have.
 pub const MAX_CHANGES_BYTES: usize = 4 * 1024 * 1024;

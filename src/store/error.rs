@@ -39,7 +39,7 @@ pub enum OpenError {
 
 impl OpenError {
     /// For `map_err` on whatever was tried with `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io {
             action,

@@ -15,8 +15,8 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::IndexError;
 use super::journal_format::{Mark, Writes};
@@ -27,6 +27,11 @@ use super::scan::Order;
 const MARK_KEY: &[u8] = b"!hw";
 /// The first byte of a key that can be in a table.
 const FIRST_TABLE: u8 = b'a';
+/// Bytes of a segment of sled's. A page that is larger than a quarter of it goes to a file of its
+/// own, which sled never syncs; with our limit on a record, no page comes near that.
+const SEGMENT: usize = 4 * 1024 * 1024;
+/// How many records a visiting thread takes for itself at a time.
+const VISITED_AT_ONCE: usize = 512;
 
 /// A stored key and its stored bytes.
 pub(super) type Stored = (Vec<u8>, Vec<u8>);
@@ -36,6 +41,7 @@ pub(super) type Stored = (Vec<u8>, Vec<u8>);
 pub(super) struct Index {
     tree: sled::Db,
     file: Arc<File>,
+    folder: PathBuf,
 }
 
 /// Why the index cannot be opened or read as a whole.
@@ -50,12 +56,26 @@ pub(super) enum OpenIndexError {
     /// sled did not expect such files.
     #[error("sled panicked: {0}")]
     Panic(String),
+    /// A record's checksum does not hold, under this key.
+    #[error("the record `{0}` is not what was written")]
+    Record(String),
 }
 
 impl From<sled::Error> for OpenIndexError {
     fn from(error: sled::Error) -> Self {
         match error {
-            sled::Error::Io(error) if error.kind() != io::ErrorKind::Other => Self::Io(error),
+            sled::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull
+                        | io::ErrorKind::QuotaExceeded
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::OutOfMemory
+                ) =>
+            {
+                Self::Io(error)
+            }
             sled::Error::Io(_)
             | sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
@@ -73,9 +93,16 @@ impl Index {
             let tree = sled::Config::new()
                 .path(folder)
                 .cache_capacity(cache_bytes)
+                .segment_size(SEGMENT)
                 .open()?;
             let file = Arc::new(File::open(folder.join("db"))?);
-            Ok(Self { tree, file })
+            sync_folder(folder)?;
+            folder.parent().map_or(Ok(()), sync_folder)?;
+            Ok(Self {
+                tree,
+                file,
+                folder: folder.to_owned(),
+            })
         })
     }
 
@@ -141,7 +168,10 @@ impl Index {
     /// Makes everything applied durable.
     pub(super) fn flush(&self) -> Result<(), IndexError> {
         self.tree.flush()?;
-        Ok(self.file.sync_data().map_err(sled::Error::Io)?)
+        self.file
+            .sync_data()
+            .and_then(|()| sync_folder(&self.folder))
+            .map_err(|error| sled::Error::Io(error).into())
     }
 
     /// The mark of the last group that is in the index; `None` if there is none.
@@ -152,27 +182,91 @@ impl Index {
             };
             let mark = Mark::decode(&mut &*bytes);
             mark.map(Some)
-                .ok_or_else(|| OpenIndexError::Panic("the mark of the last group is cut".into()))
+                .ok_or_else(|| OpenIndexError::Record(MARK_KEY.escape_ascii().to_string()))
         })
     }
 
-    /// Visits every key outside of `!hw` with its stored bytes, until the visitor fails.
-    pub(super) fn visit<E: From<OpenIndexError>>(
+    /// Gives every record to a visitor, once, on two threads with a result each.
+    ///
+    /// The threads read from both ends until they meet, because nothing is known about how the
+    /// keys are spread: half of the keys is not half of the key space.
+    pub(super) fn visit<T: Default + Send>(
         &self,
-        mut visitor: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut result = Ok(());
-        contained(|| {
-            for pair in self.tree.range([FIRST_TABLE]..) {
-                let (key, stored) = pair?;
-                result = visitor(&key, &stored);
-                if result.is_err() {
-                    break;
-                }
+        visitor: impl Fn(&mut T, &[u8], &[u8]) -> Result<(), OpenIndexError> + Sync,
+    ) -> Result<[T; 2], OpenIndexError> {
+        let frontiers = Mutex::new(Frontiers::default());
+        let worker = |order| {
+            contained(|| {
+                let mut result = T::default();
+                self.visit_from(order, &frontiers, |key, stored| {
+                    visitor(&mut result, key, stored)
+                })?;
+                Ok(result)
+            })
+        };
+        let (low, high) = std::thread::scope(|scope| {
+            let low = scope.spawn(|| worker(Order::Ascending));
+            let high = worker(Order::Descending);
+            (low.join(), high)
+        });
+        let low = low.unwrap_or_else(|payload| Err(OpenIndexError::Panic(message(&*payload))));
+        Ok([low?, high?])
+    }
+
+    fn visit_from(
+        &self,
+        order: Order,
+        frontiers: &Mutex<Frontiers>,
+        mut visitor: impl FnMut(&[u8], &[u8]) -> Result<(), OpenIndexError>,
+    ) -> Result<(), OpenIndexError> {
+        let range = self.tree.range([FIRST_TABLE]..);
+        let mut pairs: Box<dyn Iterator<Item = _>> = match order {
+            Order::Ascending => Box::new(range),
+            Order::Descending => Box::new(range.rev()),
+        };
+        loop {
+            let read: Result<Vec<_>, _> = pairs.by_ref().take(VISITED_AT_ONCE).collect();
+            let mut read = read?;
+            let full = read.len() == VISITED_AT_ONCE;
+            let met = {
+                let mut frontiers = frontiers.lock().unwrap_or_else(PoisonError::into_inner);
+                !frontiers.claim(order, &mut read)
+            };
+            for (key, stored) in &read {
+                visitor(key, stored)?;
             }
-            Ok(())
-        })?;
-        result
+            if met || !full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// How far the two visiting threads have come: the last key that each took for itself.
+#[derive(Debug, Default)]
+struct Frontiers {
+    low: Option<sled::IVec>,
+    high: Option<sled::IVec>,
+}
+
+impl Frontiers {
+    /// Takes the keys that the other thread has not taken; false if it has taken some.
+    fn claim(&mut self, order: Order, read: &mut Vec<(sled::IVec, sled::IVec)>) -> bool {
+        let (own, other) = match order {
+            Order::Ascending => (&mut self.low, &self.high),
+            Order::Descending => (&mut self.high, &self.low),
+        };
+        let before = read.len();
+        if let Some(other) = other {
+            read.retain(|(key, _)| match order {
+                Order::Ascending => key < other,
+                Order::Descending => key > other,
+            });
+        }
+        if let Some((last, _)) = read.last() {
+            *own = Some(last.clone());
+        }
+        read.len() == before
     }
 }
 
@@ -220,4 +314,66 @@ fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn filled(dir: &Path, records: usize, size: usize) -> Index {
+        let index = Index::open(dir, 1024 * 1024).unwrap();
+        for at in 0..records {
+            let write = (format!("t{at:05}").into_bytes(), Some(vec![7; size]));
+            index
+                .apply(&Writes::from([write]), &Mark::default())
+                .unwrap();
+        }
+        index
+    }
+
+    #[test]
+    fn a_visit_sees_every_record_once_whoever_comes_to_it() {
+        for records in [0, 1, 2, 511, 512, 513, 1024, 3000] {
+            let dir = tempfile::tempdir().unwrap();
+            let index = filled(dir.path(), records, 1);
+            let visited = index
+                .visit(|seen: &mut Vec<Vec<u8>>, key, _| {
+                    seen.push(key.to_vec());
+                    Ok(())
+                })
+                .unwrap()
+                .concat();
+            assert_eq!(visited.len(), records);
+            assert_eq!(visited.iter().collect::<BTreeSet<_>>().len(), records);
+        }
+    }
+
+    #[test]
+    fn the_largest_records_do_not_make_sled_use_files_it_does_not_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = filled(dir.path(), 200, crate::store::MAX_RECORD_BYTES);
+        index.flush().unwrap();
+        assert_eq!(entries(&dir.path().join("blobs")).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_snapshot_does_not_keep_the_index_from_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(filled(dir.path(), 10, 1));
+        let leftover = dir.path().join("snap.0000000000000AB7.generating");
+        fs::write(&leftover, "half a snapshot").unwrap();
+        let index = Index::open(dir.path(), 1024 * 1024).unwrap();
+        assert!(!leftover.exists());
+        assert!(index.get(b"t00009").unwrap().is_some());
+    }
+
+    #[test]
+    fn the_successor_of_a_prefix_is_behind_everything_that_starts_with_it() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor(b"\xff"), None);
+        assert_eq!(successor(b""), None);
+    }
 }

@@ -102,7 +102,7 @@ pub(super) fn is_store(layout: &Layout) -> Result<bool, OpenError> {
             Ok(false)
         } else {
             let finding = "the file is missing, but the folder holds data";
-            Err(Damage::new(&path, Remedy::Restore, finding).into())
+            Err(Damage::new(&path, Remedy::Rebuild, finding).into())
         };
     };
     let version = std::str::from_utf8(&bytes)
@@ -116,7 +116,7 @@ pub(super) fn is_store(layout: &Layout) -> Result<bool, OpenError> {
             found,
             known: layout::VERSION,
         }),
-        None => Err(Damage::new(&path, Remedy::Restore, "the file is damaged").into()),
+        None => Err(Damage::new(&path, Remedy::Rebuild, "the file is damaged").into()),
     }
 }
 

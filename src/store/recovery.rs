@@ -26,7 +26,7 @@ use super::index::{Index, OpenIndexError};
 use super::journal_format::{
     BadHeader, End, Mark, Record, VERSION, checksum, decode_header, decode_payload, records,
 };
-use super::layout::{Layout, read_file};
+use super::layout::Layout;
 use super::manifest::Manifest;
 
 /// Everything that was found, and everything that is wrong with it.
@@ -114,7 +114,7 @@ impl Examination {
         let folder = self.layout.index();
         match error {
             OpenIndexError::Io(error) => Err(OpenError::io("open", &folder)(error)),
-            OpenIndexError::Sled(_) | OpenIndexError::Panic(_) => {
+            OpenIndexError::Sled(_) | OpenIndexError::Panic(_) | OpenIndexError::Record(_) => {
                 self.report(&folder, format!("the index is damaged ({error})"));
                 Ok(())
             }
@@ -344,30 +344,38 @@ impl Examination {
     /// Brings a sound index up to the journal's end.
     ///
     /// # Errors
-    /// [`OpenError::Io`]; the next start tries again.
+    /// [`OpenError`]; the next start tries again.
     pub(super) fn replay(&self) -> Result<(), OpenError> {
         let (Some(index), true) = (&self.index, self.journal.behind > 0) else {
             return Ok(());
         };
+        let failed = OpenError::io("replay the guard journal into", &self.layout.index());
+        let mut applied = self.applied;
         for (_, path) in &self.journal.segments {
-            let bytes = read_file(path).map_err(OpenError::io("read", path))?;
-            let bytes = bytes.unwrap_or_default();
-            let start = decode_header(&bytes).unwrap_or_default();
+            let bytes = std::fs::read(path).map_err(OpenError::io("read", path))?;
+            let Ok(start) = decode_header(&bytes) else {
+                break;
+            };
             for record in records(&bytes, &start).0 {
-                if record.mark.sequence <= self.applied.sequence {
+                if record.mark.sequence != applied.sequence + 1 {
                     continue;
                 }
                 let payload = bytes.get(record.payload).and_then(decode_payload);
-                let writes = payload.unwrap_or_default();
-                let failed = |error: super::error::IndexError| {
-                    OpenError::io("replay the guard journal into", &self.layout.index())(
-                        std::io::Error::other(error),
-                    )
+                let Some(writes) = payload else {
+                    break;
                 };
-                index.apply(&writes, &record.mark).map_err(failed)?;
+                if let Err(error) = index.apply(&writes, &record.mark) {
+                    return Err(failed(std::io::Error::other(error)));
+                }
+                applied = record.mark;
             }
         }
-        Ok(())
+        if applied == self.journal.end {
+            Ok(())
+        } else {
+            let finding = "the guard journal changed while it was read";
+            Err(Damage::new(&self.layout.journal(), Remedy::Restore, finding).into())
+        }
     }
 }
 
@@ -376,24 +384,27 @@ fn count(
     index: &Index,
     pending: &BTreeMap<Vec<u8>, Option<u32>>,
 ) -> Result<(u64, Mark), OpenIndexError> {
-    let mut total = Mark::default();
-    let mut records = 0;
-    index.visit(|key, stored| {
-        records += 1;
+    let counted = index.visit(|(records, total): &mut (u64, Mark), key, stored| {
+        *records += 1;
         // A record that a pending group replaces may be as it likes.
-        if !pending.contains_key(key) {
-            if check(key, stored).is_none() {
-                return Err(OpenIndexError::Panic(format!(
-                    "the record `{}` is damaged",
-                    key.escape_ascii()
-                )));
-            }
-            total.count(None, Some(carried_checksum(stored)));
+        if pending.contains_key(key) {
+            return Ok(());
         }
+        if check(key, stored).is_none() {
+            return Err(OpenIndexError::Record(key.escape_ascii().to_string()));
+        }
+        total.count(None, Some(carried_checksum(stored)));
         Ok(())
     })?;
-    for left in pending.values() {
-        total.count(None, *left);
+    let mut sum = Mark::default();
+    let mut records = 0;
+    for (read, total) in counted {
+        records += read;
+        sum.records += total.records;
+        sum.sum = sum.sum.wrapping_add(total.sum);
     }
-    Ok((records, total))
+    for left in pending.values() {
+        sum.count(None, *left);
+    }
+    Ok((records, sum))
 }

@@ -314,3 +314,101 @@ async fn the_journal_is_cut_at_checkpoints_and_the_report_says_what_is_there() {
     assert!(report.damage.is_empty() && report.damaged_slots.is_empty());
     assert!(verify(&dir.path().join("elsewhere")).is_err());
 }
+
+/// What a failing disk can leave behind: the journal has a group, sled only a part of it.
+#[tokio::test]
+async fn a_group_that_was_applied_in_part_is_made_whole() {
+    use super::journal_format::{Writes, encode_record};
+
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(number("a", 1)).await.unwrap();
+    drop(store);
+
+    let mut opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
+    let before = opened.writer.mark;
+    let mut changes = number("a", 1000);
+    changes.put(&NUMBERS, &(group("a"), 1), &7);
+    let writes: Writes = changes
+        .writes
+        .into_iter()
+        .map(|write| (write.key, write.value))
+        .collect();
+    let mut mark = before;
+    mark.sequence += 1;
+    for (key, value) in &writes {
+        let old = opened.writer.index.get(key).unwrap();
+        mark.count(
+            old.as_deref().map(codec::carried_checksum),
+            journal_format::checksum(value.as_ref()),
+        );
+    }
+    let record = encode_record(&before, &mut mark, &writes);
+    opened.writer.journal.append(&record).unwrap();
+    opened.writer.journal.sync(mark.sequence).unwrap();
+    let part = writes.into_iter().take(1).collect();
+    opened.writer.index.apply(&part, &before).unwrap();
+    drop(opened);
+
+    let store = open(dir.path());
+    assert_eq!(store.get(&NUMBERS, &(group("a"), 1)).unwrap(), Some(7));
+    assert_eq!(
+        store.get(&NUMBERS, &(group("a"), 1000)).unwrap(),
+        Some(1000)
+    );
+}
+
+/// A group whose append was interrupted, of which nobody was told.
+#[tokio::test]
+async fn a_torn_tail_is_cut_off_and_the_next_group_takes_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(number("a", 1)).await.unwrap();
+    drop(store);
+    let mut opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
+    let mut mark = opened.writer.mark;
+    mark.sequence += 1;
+    let record = journal_format::encode_record(&opened.writer.mark, &mut mark, &[].into());
+    for length in [1, 8, record.len() - 1] {
+        opened.writer.journal.append(&record[..length]).unwrap();
+        drop(opened);
+        let report = verify(dir.path()).unwrap();
+        assert_eq!(report.torn_bytes, length as u64);
+        assert!(report.damage.is_empty());
+        opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
+    }
+    let store = Store::start(opened.writer, opened.blobs, opened.lock).unwrap();
+    store.commit(number("a", 2)).await.unwrap();
+    drop(store);
+    let store = open(dir.path());
+    let all = store.scan(&NUMBERS, &Range::all(), 10, Order::Ascending);
+    assert_eq!(all.unwrap().len(), 2);
+}
+
+#[test]
+fn an_interrupted_first_start_is_begun_again() {
+    use super::guard_journal::GuardJournal;
+    use super::layout::Layout;
+
+    let dir = tempfile::tempdir().unwrap();
+    GuardJournal::create(&Layout::new(dir.path())).unwrap();
+    assert!(verify(dir.path()).is_err());
+    open(dir.path());
+    assert!(verify(dir.path()).unwrap().damage.is_empty());
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path());
+    let format = dir.path().join("format");
+    std::fs::write(&format, "bursar store 7\n").unwrap();
+    let refused = Store::open(dir.path(), &options(), &Telemetry::default()).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "`{}` has format 7, this release of bursar reads up to 1; start the newer release",
+            format.display()
+        )
+    );
+}

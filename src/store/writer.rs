@@ -98,7 +98,7 @@ impl Writer {
                 }
                 let group = self.gather(&mut waiting)?;
                 if let Some(answer) = self.perform(group)? {
-                    self.checkpoint()?;
+                    self.last_checkpoint()?;
                     tell(answer, Ok(()));
                     return Ok(());
                 }
@@ -107,7 +107,7 @@ impl Writer {
         if poison.is_set() {
             return Ok(());
         }
-        self.checkpoint()
+        self.last_checkpoint()
     }
 
     /// Takes commands into a group until it is full. Preconditions see the index and what earlier
@@ -187,19 +187,26 @@ impl Writer {
         Ok(())
     }
 
+    /// Notes where the index stands at the end, unless that is noted already.
+    fn last_checkpoint(&mut self) -> Result<(), Failure> {
+        if self.manifest.checkpoint == self.mark {
+            return Ok(());
+        }
+        self.checkpoint()
+    }
+
     /// Makes the index durable up to here, so that the journal before the last checkpoint is no
     /// longer needed. Keeps one checkpoint's distance more than it must: an index that lost its
     /// newest part can then still be brought up to date.
     pub(super) fn checkpoint(&mut self) -> Result<(), Failure> {
-        let previous = self.manifest.checkpoint;
-        if previous.sequence == self.mark.sequence {
-            return Ok(());
-        }
+        let previous = self.manifest.checkpoint.sequence;
         self.index.flush()?;
         self.journal.rotate(&self.mark)?;
         self.manifest.note(self.mark)?;
         CrashPoint::CheckpointWritten.pass();
-        self.journal.drop_through(previous.sequence)?;
+        if previous < self.mark.sequence {
+            self.journal.drop_through(previous)?;
+        }
         self.telemetry.store_checkpoint(self.mark.sequence);
         Ok(())
     }
