@@ -91,7 +91,7 @@ fn a_long_file_is_found() {
             ("src/a.rs", &"\n".repeat(501), 1),
             (
                 "src/a.rs",
-                &("\n".repeat(400) + "#[cfg(test)]" + &"\n".repeat(400)),
+                &("\n".repeat(400) + "#[cfg(test)]" + "\n".repeat(400).as_str()),
                 0,
             ),
         ],

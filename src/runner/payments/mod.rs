@@ -6,13 +6,16 @@
 //! the mark that it is being sent. So a restart knows of every payment whether it certainly never
 //! left — then it may be sent — or may have left — then it is looked up, and never sent again.
 //!
-//! Called by steps of runs ([`Payments::pay`]), by callbacks ([`Payments::reported`]) and by the
+//! Called by steps of runs ([`Payments::pay`]), by callbacks ([`Payments::record_report`]) and by the
 //! sweep after a restart ([`Payments::resume`], [`Payments::look_up`]): all through the same loop.
+
+mod attempt;
+mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::key_locks::KeyLocks;
@@ -21,14 +24,17 @@ use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{
-    Content, Difference, Event, NextStep, Origin, Payment, Reported, State, next_step,
+    Content, Difference, Event, NextStep, Origin, Payment, State, next_step,
 };
-use crate::gateway::{Client, Disposition, Prepared, Rejection, prepare};
-use crate::store::schema::{
-    EVENTS, EVENTS_BY_TRANSACTION, Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID, PAYMENTS_BY_TIME,
-};
-use crate::store::{Changes, CommitError, Order, Range, ReadError, Store};
+use crate::gateway::{Client, Disposition, prepare};
+use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
+use crate::store::{Changes, ReadError, Store};
 use crate::telemetry::Telemetry;
+
+use attempt::{Attempt, is_at_the_door};
+use record::store_stop;
+
+pub(super) use record::{can_be_looked_up, family, put, take_over};
 
 /// How often, and after how long, a request that certainly never left is sent again while the
 /// script waits. After that the run is retried, and with it the payment.
@@ -37,9 +43,6 @@ const NOT_SENT_DELAYS: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(2),
 ];
-
-/// The most events of one transaction that can have arrived before the answer to its request.
-const EARLY_EVENTS: usize = 100;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -101,16 +104,6 @@ struct Inner {
     locks: KeyLocks<ForeignId>,
     /// Tells the sweep which payments to watch.
     watch: mpsc::UnboundedSender<ForeignId>,
-}
-
-/// What a try to send came to.
-enum Attempt {
-    /// The state has moved on.
-    MovedOn,
-    /// It certainly never left.
-    NotSent(String),
-    /// It was turned away at the door.
-    Unauthorised(String),
 }
 
 impl Payments {
@@ -295,96 +288,6 @@ impl Payments {
         }
     }
 
-    /// Records that it is being sent, sends it once, and records what came of it.
-    async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
-        let id = &payment.foreign_id;
-        let prepared = intact(payment)?;
-        self.record(id, Event::SendStarted, None, |_| {}).await?;
-        CrashPoint::SendRecorded.pass();
-        let disposition = self.0.gateway.send(&prepared).await;
-        CrashPoint::AnswerReceived.pass();
-        let outcome = match disposition {
-            Disposition::NotSent { reason } => {
-                let after = self
-                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
-                    .await?;
-                (Attempt::NotSent(reason), after)
-            }
-            Disposition::Rejected(rejection) if is_at_the_door(&rejection) => {
-                let reason = rejection.message.clone();
-                let after = self
-                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
-                    .await?;
-                (Attempt::Unauthorised(reason), after)
-            }
-            Disposition::Rejected(rejection) => {
-                let event = if rejection.is_foreign_id_taken() {
-                    Event::KeyTaken
-                } else {
-                    Event::Rejected
-                };
-                let after = self
-                    .record(id, event, Some(rejection.message.clone()), |payment| {
-                        payment.error = Some(rejection.message.clone());
-                        payment.errors = rejection.errors.clone();
-                    })
-                    .await?;
-                (Attempt::MovedOn, after)
-            }
-            Disposition::Accepted(data) => (Attempt::MovedOn, self.accepted(id, &data).await?),
-            Disposition::Unknown { reason, .. } => {
-                let after = self
-                    .record(id, Event::AnswerLost, Some(reason), |_| {})
-                    .await?;
-                (Attempt::MovedOn, after)
-            }
-        };
-        CrashPoint::AnswerRecorded.pass();
-        Ok(outcome)
-    }
-
-    async fn accepted(&self, id: &ForeignId, data: &Value) -> Result<Payment, PayError> {
-        let gateway_id = data.get("id").map(plain);
-        let payment = self
-            .record(id, Event::Accepted, None, |payment| {
-                payment.gateway_id.clone_from(&gateway_id);
-                payment.answer = Some(data.clone());
-            })
-            .await?;
-        // A callback that carries no key of ours may have been faster than this answer.
-        match gateway_id {
-            Some(gateway_id) => self.catch_up(payment, &gateway_id).await,
-            None => Ok(payment),
-        }
-    }
-
-    /// Applies the events that arrived before the gateway's id of the payment was known.
-    async fn catch_up(&self, payment: Payment, gateway_id: &str) -> Result<Payment, PayError> {
-        let prefix = (
-            family(payment.content.operation).to_owned(),
-            gateway_id.to_owned(),
-        );
-        let mut payment = payment;
-        let events = self.0.store.scan(
-            &EVENTS_BY_TRANSACTION,
-            &Range::within(&prefix),
-            EARLY_EVENTS,
-            Order::Ascending,
-        )?;
-        for (_, key) in events {
-            let Some(event) = self.0.store.get(&EVENTS, &key)? else {
-                continue;
-            };
-            if event.payment.is_none() {
-                let report = super::events::value(&self.0.store, &event)?;
-                payment = self
-                    .record_report(&payment.foreign_id, &report, "callback")
-                    .await?;
-            }
-        }
-        Ok(payment)
-    }
-
     async fn look_up_locked(&self, payment: Payment) -> Result<Payment, PayError> {
         let arguments = json!({ "foreign_id": payment.foreign_id });
         let prepared = prepare(Operation::TransactionInfo, &arguments)
@@ -408,162 +311,8 @@ impl Payments {
         }
     }
 
-    /// Records what the gateway reports of the payment: a callback, or the answer to a look-up.
-    ///
-    /// # Errors
-    /// See [`PayError`].
-    pub async fn record_report(
-        &self,
-        foreign_id: &ForeignId,
-        report: &Value,
-        from: &str,
-    ) -> Result<Payment, PayError> {
-        let word = report.get("status").and_then(Value::as_str).unwrap_or("");
-        let event = Event::Reported(Reported::from_word(word));
-        self.record(
-            foreign_id,
-            event,
-            Some(format!("{from}: {word}")),
-            |payment| {
-                take_over(payment, report);
-            },
-        )
-        .await
-    }
-
-    /// Applies `event` to the payment as it is in the store now, and commits. Whoever else changes
-    /// it meanwhile (a callback) wins, and the event is applied to the result.
-    async fn record(
-        &self,
-        foreign_id: &ForeignId,
-        event: Event,
-        note: Option<String>,
-        change: impl Fn(&mut Payment),
-    ) -> Result<Payment, PayError> {
-        loop {
-            let Some(stored) = self.0.store.get_versioned(&PAYMENTS, foreign_id)? else {
-                return Err(PayError::Damaged(foreign_id.clone()));
-            };
-            let mut payment = stored.value.clone();
-            if let Err(illegal) = payment.apply(event, note.clone(), self.0.clock.now()) {
-                self.0.telemetry.payment_alarm(&payment, &illegal);
-                return Ok(payment);
-            }
-            change(&mut payment);
-            let mut changes = Changes::new();
-            changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
-            put(&mut changes, &payment);
-            match self.0.store.commit(changes).await {
-                Ok(()) => {
-                    if payment.state != stored.value.state {
-                        self.0.telemetry.payment_moved(&payment);
-                    }
-                    return Ok(payment);
-                }
-                Err(CommitError::Refused) => {}
-                Err(error) => return Err(store_stop(&error)),
-            }
-        }
-    }
-
     fn watch(&self, payment: &Payment) {
         // Nobody listens any more while the daemon stops; the next start finds it in the store.
         drop(self.0.watch.send(payment.foreign_id.clone()));
     }
-}
-
-/// Writes the payment and its index rows.
-pub(super) fn put(changes: &mut Changes, payment: &Payment) {
-    changes.put(&PAYMENTS, &payment.foreign_id, payment);
-    if payment.state.is_final() {
-        changes.remove(&OPEN_PAYMENTS, &payment.foreign_id);
-    }
-    if let Some(id) = &payment.gateway_id {
-        changes.put(
-            &PAYMENTS_BY_ID,
-            &(family(payment.content.operation).to_owned(), id.clone()),
-            &payment.foreign_id,
-        );
-    }
-}
-
-/// Takes over what a report says besides the status.
-pub(super) fn take_over(payment: &mut Payment, report: &Value) {
-    if payment.gateway_id.is_none() {
-        payment.gateway_id = report
-            .get("id")
-            .or_else(|| report.get("payment_request_id"))
-            .map(plain);
-    }
-    let error = report.get("error").and_then(Value::as_str).unwrap_or("");
-    if !error.is_empty() {
-        payment.error = Some(error.to_owned());
-    }
-}
-
-/// The family of transactions that an operation makes: the first word of the gateway's types, so
-/// that `withdrawal` and `withdrawal_exchange`, which share their ids, are one.
-pub(super) const fn family(operation: Operation) -> &'static str {
-    match operation {
-        Operation::ExchangeFixed | Operation::ExchangeNow | Operation::CalculateExchange => {
-            "exchange"
-        }
-        Operation::CreateInvoice => "invoice",
-        Operation::CreatePaymentRequest => "payment_request",
-        Operation::TakeAddress => "deposit",
-        Operation::Withdraw
-        | Operation::WithdrawInstant
-        | Operation::Ping
-        | Operation::ListAccounts
-        | Operation::ListCurrencies
-        | Operation::ListPairs
-        | Operation::ListRates
-        | Operation::TransactionInfo => "withdrawal",
-    }
-}
-
-/// Whether `transactions/info` is documented, or likely, to know what the operation makes.
-/// Invoices and payment requests are not said to be reachable there.
-pub(super) const fn can_be_looked_up(operation: Operation) -> bool {
-    !matches!(
-        operation,
-        Operation::CreateInvoice | Operation::CreatePaymentRequest
-    )
-}
-
-/// The bytes to send, after making sure that they are still what was decided.
-fn intact(payment: &Payment) -> Result<Prepared, PayError> {
-    let damaged = || PayError::Damaged(payment.foreign_id.clone());
-    if payment.content.fingerprint() != payment.fingerprint {
-        return Err(damaged());
-    }
-    let prepared = Prepared::from_stored(
-        payment.content.operation,
-        payment.content.body.clone().into_bytes(),
-    )
-    .map_err(|_| damaged())?;
-    if prepared.foreign_id().as_ref() != Some(&payment.foreign_id) {
-        return Err(damaged());
-    }
-    Ok(prepared)
-}
-
-/// Signature, key and address checks come before anything else at the gateway: a request that
-/// fails them was not looked at.
-fn is_at_the_door(rejection: &Rejection) -> bool {
-    rejection.status == 403
-}
-
-fn store_stop(error: &CommitError) -> PayError {
-    match error {
-        CommitError::Unstorable { .. } => PayError::TooLarge(error.to_string()),
-        CommitError::Refused | CommitError::Poisoned => PayError::Poisoned,
-    }
-}
-
-/// An id as text, whether it came as a number or a string.
-fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
 }

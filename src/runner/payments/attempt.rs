@@ -1,0 +1,141 @@
+//! One attempt: marks the payment as being sent, sends it once, and records what came of it.
+
+use serde_json::Value;
+
+use super::record::{family, plain};
+use super::{PayError, Payments};
+use crate::crash_point::CrashPoint;
+use crate::domain::id::ForeignId;
+use crate::domain::payment::{Event, Payment};
+use crate::gateway::{Disposition, Prepared, Rejection};
+use crate::runner::events;
+use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION};
+use crate::store::{Order, Range};
+
+/// The most events of one transaction that can have arrived before the answer to its request.
+const EARLY_EVENTS: usize = 100;
+
+/// What a try to send came to.
+pub(super) enum Attempt {
+    /// The state has moved on.
+    MovedOn,
+    /// It certainly never left.
+    NotSent(String),
+    /// It was turned away at the door.
+    Unauthorised(String),
+}
+
+impl Payments {
+    /// Records that it is being sent, sends it once, and records what came of it.
+    pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
+        let id = &payment.foreign_id;
+        let prepared = intact(payment)?;
+        self.record(id, Event::SendStarted, None, |_| {}).await?;
+        CrashPoint::SendRecorded.pass();
+        let disposition = self.0.gateway.send(&prepared).await;
+        CrashPoint::AnswerReceived.pass();
+        let outcome = match disposition {
+            Disposition::NotSent { reason } => {
+                let after = self
+                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
+                    .await?;
+                (Attempt::NotSent(reason), after)
+            }
+            Disposition::Rejected(rejection) if is_at_the_door(&rejection) => {
+                let reason = rejection.message.clone();
+                let after = self
+                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
+                    .await?;
+                (Attempt::Unauthorised(reason), after)
+            }
+            Disposition::Rejected(rejection) => {
+                let event = if rejection.is_foreign_id_taken() {
+                    Event::KeyTaken
+                } else {
+                    Event::Rejected
+                };
+                let after = self
+                    .record(id, event, Some(rejection.message.clone()), |payment| {
+                        payment.error = Some(rejection.message.clone());
+                        payment.errors = rejection.errors.clone();
+                    })
+                    .await?;
+                (Attempt::MovedOn, after)
+            }
+            Disposition::Accepted(data) => (Attempt::MovedOn, self.accepted(id, &data).await?),
+            Disposition::Unknown { reason, .. } => {
+                let after = self
+                    .record(id, Event::AnswerLost, Some(reason), |_| {})
+                    .await?;
+                (Attempt::MovedOn, after)
+            }
+        };
+        CrashPoint::AnswerRecorded.pass();
+        Ok(outcome)
+    }
+
+    async fn accepted(&self, id: &ForeignId, data: &Value) -> Result<Payment, PayError> {
+        let gateway_id = data.get("id").map(plain);
+        let payment = self
+            .record(id, Event::Accepted, None, |payment| {
+                payment.gateway_id.clone_from(&gateway_id);
+                payment.answer = Some(data.clone());
+            })
+            .await?;
+        // A callback that carries no key of ours may have been faster than this answer.
+        match gateway_id {
+            Some(gateway_id) => self.catch_up(payment, &gateway_id).await,
+            None => Ok(payment),
+        }
+    }
+
+    /// Applies the events that arrived before the gateway's id of the payment was known.
+    async fn catch_up(&self, payment: Payment, gateway_id: &str) -> Result<Payment, PayError> {
+        let prefix = (
+            family(payment.content.operation).to_owned(),
+            gateway_id.to_owned(),
+        );
+        let mut payment = payment;
+        let events = self.0.store.scan(
+            &EVENTS_BY_TRANSACTION,
+            &Range::within(&prefix),
+            EARLY_EVENTS,
+            Order::Ascending,
+        )?;
+        for (_, key) in events {
+            let Some(event) = self.0.store.get(&EVENTS, &key)? else {
+                continue;
+            };
+            if event.payment.is_none() {
+                let report = events::value(&self.0.store, &event)?;
+                payment = self
+                    .record_report(&payment.foreign_id, &report, "callback")
+                    .await?;
+            }
+        }
+        Ok(payment)
+    }
+}
+
+/// The bytes to send, after making sure that they are still what was decided.
+fn intact(payment: &Payment) -> Result<Prepared, PayError> {
+    let damaged = || PayError::Damaged(payment.foreign_id.clone());
+    if payment.content.fingerprint() != payment.fingerprint {
+        return Err(damaged());
+    }
+    let prepared = Prepared::from_stored(
+        payment.content.operation,
+        payment.content.body.clone().into_bytes(),
+    )
+    .map_err(|_| damaged())?;
+    if prepared.foreign_id().as_ref() != Some(&payment.foreign_id) {
+        return Err(damaged());
+    }
+    Ok(prepared)
+}
+
+/// Signature, key and address checks come before anything else at the gateway: a request that
+/// fails them was not looked at.
+pub(super) fn is_at_the_door(rejection: &Rejection) -> bool {
+    rejection.status == 403
+}

@@ -1,0 +1,144 @@
+//! Writes what happened to a payment: the event goes through the state machine, and the result is
+//! on disk when this returns.
+
+use serde_json::Value;
+
+use super::{PayError, Payments};
+use crate::domain::id::ForeignId;
+use crate::domain::operation::Operation;
+use crate::domain::payment::{Event, Payment, Reported};
+use crate::store::schema::{OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID};
+use crate::store::{Changes, CommitError};
+
+impl Payments {
+    /// Records what the gateway reports of the payment: a callback, or the answer to a look-up.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub async fn record_report(
+        &self,
+        foreign_id: &ForeignId,
+        report: &Value,
+        from: &str,
+    ) -> Result<Payment, PayError> {
+        let word = report.get("status").and_then(Value::as_str).unwrap_or("");
+        let event = Event::Reported(Reported::from_word(word));
+        self.record(
+            foreign_id,
+            event,
+            Some(format!("{from}: {word}")),
+            |payment| {
+                take_over(payment, report);
+            },
+        )
+        .await
+    }
+
+    /// Applies `event` to the payment as it is in the store now, and commits. Whoever else changes
+    /// it meanwhile (a callback) wins, and the event is applied to the result.
+    pub(super) async fn record(
+        &self,
+        foreign_id: &ForeignId,
+        event: Event,
+        note: Option<String>,
+        change: impl Fn(&mut Payment),
+    ) -> Result<Payment, PayError> {
+        loop {
+            let Some(stored) = self.0.store.get_versioned(&PAYMENTS, foreign_id)? else {
+                return Err(PayError::Damaged(foreign_id.clone()));
+            };
+            let mut payment = stored.value.clone();
+            if let Err(illegal) = payment.apply(event, note.clone(), self.0.clock.now()) {
+                self.0.telemetry.payment_alarm(&payment, &illegal);
+                return Ok(payment);
+            }
+            change(&mut payment);
+            let mut changes = Changes::new();
+            changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
+            put(&mut changes, &payment);
+            match self.0.store.commit(changes).await {
+                Ok(()) => {
+                    if payment.state != stored.value.state {
+                        self.0.telemetry.payment_moved(&payment);
+                    }
+                    return Ok(payment);
+                }
+                Err(CommitError::Refused) => {}
+                Err(error) => return Err(store_stop(&error)),
+            }
+        }
+    }
+}
+
+/// Writes the payment and its index rows.
+pub(in crate::runner) fn put(changes: &mut Changes, payment: &Payment) {
+    changes.put(&PAYMENTS, &payment.foreign_id, payment);
+    if payment.state.is_final() {
+        changes.remove(&OPEN_PAYMENTS, &payment.foreign_id);
+    }
+    if let Some(id) = &payment.gateway_id {
+        changes.put(
+            &PAYMENTS_BY_ID,
+            &(family(payment.content.operation).to_owned(), id.clone()),
+            &payment.foreign_id,
+        );
+    }
+}
+
+/// Takes over what a report says besides the status.
+pub(in crate::runner) fn take_over(payment: &mut Payment, report: &Value) {
+    if payment.gateway_id.is_none() {
+        payment.gateway_id = report
+            .get("id")
+            .or_else(|| report.get("payment_request_id"))
+            .map(plain);
+    }
+    let error = report.get("error").and_then(Value::as_str).unwrap_or("");
+    if !error.is_empty() {
+        payment.error = Some(error.to_owned());
+    }
+}
+
+/// The family of transactions that an operation makes: the first word of the gateway's types, so
+/// that `withdrawal` and `withdrawal_exchange`, which share their ids, are one.
+pub(in crate::runner) const fn family(operation: Operation) -> &'static str {
+    match operation {
+        Operation::ExchangeFixed | Operation::ExchangeNow | Operation::CalculateExchange => {
+            "exchange"
+        }
+        Operation::CreateInvoice => "invoice",
+        Operation::CreatePaymentRequest => "payment_request",
+        Operation::TakeAddress => "deposit",
+        Operation::Withdraw
+        | Operation::WithdrawInstant
+        | Operation::Ping
+        | Operation::ListAccounts
+        | Operation::ListCurrencies
+        | Operation::ListPairs
+        | Operation::ListRates
+        | Operation::TransactionInfo => "withdrawal",
+    }
+}
+
+/// Whether `transactions/info` is documented, or likely, to know what the operation makes.
+/// Invoices and payment requests are not said to be reachable there.
+pub(in crate::runner) const fn can_be_looked_up(operation: Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::CreateInvoice | Operation::CreatePaymentRequest
+    )
+}
+
+pub(super) fn store_stop(error: &CommitError) -> PayError {
+    match error {
+        CommitError::Unstorable { .. } => PayError::TooLarge(error.to_string()),
+        CommitError::Refused | CommitError::Poisoned => PayError::Poisoned,
+    }
+}
+
+/// An id as text, whether it came as a number or a string.
+pub(super) fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
