@@ -11,12 +11,13 @@
 //! A `flush` of sled is no fsync, so a checkpoint syncs sled's file through a handle of ours.
 
 use std::any::Any;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::error::IndexError;
 use super::journal_format::{Mark, Writes};
@@ -30,6 +31,9 @@ const FIRST_TABLE: u8 = b'a';
 /// Bytes of a segment of sled's. A page that is larger than a quarter of it goes to a file of its
 /// own, which sled never syncs; with our limit on a record, no page comes near that.
 const SEGMENT: usize = 4 * 1024 * 1024;
+/// How often, and after which pause, it is tried whether sled has let go of its file.
+const RELEASE_TRIES: usize = 200;
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// How many records a visiting thread takes for itself at a time.
 const VISITED_AT_ONCE: usize = 512;
 
@@ -89,6 +93,7 @@ impl Index {
     /// Opens the index, or makes an empty one if there is none.
     pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, OpenIndexError> {
         remove_unfinished_snapshots(folder)?;
+        wait_for_release(&folder.join("db"))?;
         contained(|| {
             let tree = sled::Config::new()
                 .path(folder)
@@ -268,6 +273,27 @@ impl Frontiers {
         }
         read.len() == before
     }
+}
+
+/// Waits until threads of sled's that have not ended yet let go of the file. They outlive an index
+/// that was dropped in this process by some milliseconds; other processes are kept out by the
+/// store's own lock.
+fn wait_for_release(file: &Path) -> io::Result<()> {
+    if !file.exists() {
+        return Ok(());
+    }
+    let probe = File::open(file)?;
+    for _ in 0..RELEASE_TRIES {
+        match probe.try_lock() {
+            Ok(()) => return probe.unlock(),
+            Err(TryLockError::WouldBlock) => std::thread::park_timeout(RELEASE_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::ResourceBusy,
+        "sled has not let go of it since it was last open",
+    ))
 }
 
 /// Removes what an interrupted snapshot leaves behind, which would make every later open fail.
