@@ -21,9 +21,14 @@ impl Poison {
 
     /// Poisons the store.
     pub(super) fn poison(&self, reason: &str) {
-        if !self.state.send_replace(true) {
-            self.telemetry.store_poisoned(reason);
-        }
+        self.state.send_if_modified(|poisoned| {
+            let first = !*poisoned;
+            if first {
+                self.telemetry.store_poisoned(reason);
+                *poisoned = true;
+            }
+            first
+        });
     }
 
     pub(super) fn is_set(&self) -> bool {

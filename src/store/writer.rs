@@ -96,8 +96,12 @@ impl Writer {
                 if poison.is_set() {
                     return Ok(());
                 }
-                let group = self.gather(&mut waiting)?;
-                if let Some(answer) = self.perform(group)? {
+                let mut group = Group::default();
+                // Poisoned before the group is dropped, so that nobody hears of it earlier.
+                self.gather(&mut waiting, &mut group)
+                    .and_then(|()| self.perform(&mut group))
+                    .inspect_err(|failure| poison.poison(&failure.to_string()))?;
+                if let Some(answer) = group.close.take() {
                     self.last_checkpoint()?;
                     tell(answer, Ok(()));
                     return Ok(());
@@ -112,8 +116,7 @@ impl Writer {
 
     /// Takes commands into a group until it is full. Preconditions see the index and what earlier
     /// commits of the group will have made of it.
-    fn gather(&self, waiting: &mut VecDeque<Command>) -> Result<Group, Failure> {
-        let mut group = Group::default();
+    fn gather(&self, waiting: &mut VecDeque<Command>, group: &mut Group) -> Result<(), Failure> {
         while group.close.is_none() && group.bytes < MAX_CHANGES_BYTES {
             match waiting.pop_front() {
                 None => break,
@@ -131,7 +134,7 @@ impl Writer {
                 }
             }
         }
-        Ok(group)
+        Ok(())
     }
 
     fn holds(&self, made: &Writes, changes: &Changes) -> Result<bool, Failure> {
@@ -147,23 +150,23 @@ impl Writer {
         Ok(true)
     }
 
-    /// Makes a group durable and tells everybody. Gives whoever asked to close.
-    fn perform(&mut self, group: Group) -> Result<Option<Answer>, Failure> {
+    /// Makes a group durable and tells everybody.
+    fn perform(&mut self, group: &mut Group) -> Result<(), Failure> {
         if !group.writes.is_empty() {
             self.write(&group.writes)?;
         }
         self.telemetry
             .store_group(group.made.len(), group.refused.len());
-        for answer in group.made {
+        for answer in group.made.drain(..) {
             tell(answer, Ok(()));
         }
-        for answer in group.refused {
+        for answer in group.refused.drain(..) {
             tell(answer, Err(CommitError::Refused));
         }
         if self.journal.segment_bytes() >= self.segment_bytes {
             self.checkpoint()?;
         }
-        Ok(group.close)
+        Ok(())
     }
 
     fn write(&mut self, writes: &Writes) -> Result<(), Failure> {
