@@ -7,6 +7,7 @@
 
 mod daemon;
 mod gateway;
+mod http;
 pub mod logging;
 mod metrics;
 mod outbound;
