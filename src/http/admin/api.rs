@@ -1,0 +1,142 @@
+//! The JSON API below `/api/v1`: the runner's views, and firing a schedule by hand.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, RawQuery, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::failure::Failure;
+use super::filters::{self, List};
+use crate::domain::clock::Timestamp;
+use crate::http::body;
+use crate::runner::{Handle, NotFired, ViewError};
+
+/// The largest body of a request.
+const LARGEST_BODY: u64 = 64 * 1024;
+
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Shown = Result<Json<Value>, Failure>;
+
+/// The rest of the path, decoded; keys may have slashes, encoded or not.
+type Named = Result<Path<String>, PathRejection>;
+
+pub(super) async fn overview(State(admin): State<Admin>) -> Shown {
+    view(admin, Handle::overview).await
+}
+
+pub(super) async fn runs(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
+    let filter = filters::read(List::Runs, query.as_deref())?;
+    view(admin, move |handle| handle.runs(&filter)).await
+}
+
+pub(super) async fn run(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.run(&id)).await
+}
+
+pub(super) async fn payments(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
+    let filter = filters::read(List::Payments, query.as_deref())?;
+    view(admin, move |handle| handle.payments(&filter)).await
+}
+
+pub(super) async fn payment(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.payment(&id)).await
+}
+
+pub(super) async fn callbacks(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
+    let filter = filters::read(List::Callbacks, query.as_deref())?;
+    view(admin, move |handle| handle.callbacks(&filter)).await
+}
+
+pub(super) async fn callback(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.callback(&id)).await
+}
+
+pub(super) async fn schedules(State(admin): State<Admin>) -> Shown {
+    view(admin, Handle::schedules).await
+}
+
+pub(super) async fn scripts(State(admin): State<Admin>) -> Shown {
+    view(admin, |handle| Ok(handle.scripts())).await
+}
+
+/// Asks the runner for a view, on a thread that may wait for the disk.
+async fn view<F>(admin: Admin, ask: F) -> Shown
+where
+    F: FnOnce(&Handle) -> Result<Value, ViewError> + Send + 'static,
+{
+    let Admin { handle, telemetry } = admin;
+    match tokio::task::spawn_blocking(move || ask(&handle)).await {
+        Ok(Ok(value)) => Ok(Json(value)),
+        Ok(Err(error @ ViewError::NotFound { .. })) => Err(Failure::not_found(error.to_string())),
+        Ok(Err(ViewError::Read(error))) => {
+            telemetry.admin_request_failed(&error);
+            Err(Failure::internal())
+        }
+        Err(error) => {
+            telemetry.admin_request_failed(&error);
+            Err(Failure::internal())
+        }
+    }
+}
+
+/// Which schedule to fire.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    script: String,
+    name: String,
+    at: Option<Timestamp>,
+}
+
+/// Fires a schedule. The run is on disk when this answers `{"run": ID}`.
+pub(super) async fn trigger(State(admin): State<Admin>, request: Request) -> Shown {
+    let (head, body) = request.into_parts();
+    if !is_json(&head.headers) {
+        return Err(Failure::not_json());
+    }
+    let body = body::read(body, LARGEST_BODY, PATIENCE)
+        .await
+        .map_err(|error| Failure::bad_body(error.status()))?;
+    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
+        Failure::bad_request(format!(
+            "the body must be {{\"script\", \"name\", \"at\"?}}: {error}"
+        ))
+    })?;
+    // A task of its own, as for callbacks: what has begun must come to its end.
+    let handle = admin.handle;
+    let fired = tokio::spawn(async move {
+        let Wanted { script, name, at } = wanted;
+        handle.trigger(&script, &name, at).await
+    });
+    match fired.await {
+        Ok(Ok(run)) => Ok(Json(json!({"run": run}))),
+        Ok(Err(error @ NotFired::Unknown { .. })) => Err(Failure::not_found(error.to_string())),
+        Ok(Err(NotFired::Commit(error))) => {
+            admin.telemetry.admin_request_failed(&error);
+            Err(Failure::not_ready("store", error.to_string()))
+        }
+        Err(error) => {
+            admin.telemetry.admin_request_failed(&error);
+            Err(Failure::internal())
+        }
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = value.and_then(|value| value.split(';').next());
+    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}

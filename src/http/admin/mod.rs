@@ -1,0 +1,124 @@
+//! The admin listener: health, metrics, the JSON API below `/api/v1`, and a page that shows it.
+//!
+//! | path | needs |
+//! |---|---|
+//! | `/healthz`, `/readyz` | nothing |
+//! | `/` (the page, without data) | a local `Host`, unless a token is configured |
+//! | `/metrics`, `/api/v1/…` | the token; without one, a local `Host` |
+//!
+//! Everything is read from the runner's views, on threads that may block; nothing is cached.
+
+mod access;
+mod api;
+mod failure;
+mod filters;
+
+use axum::extract::State;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{Method, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::response::{Html, IntoResponse};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::config;
+use crate::runner::Handle;
+use crate::telemetry::Telemetry;
+use access::Access;
+use failure::Failure;
+
+/// What the routes need.
+#[derive(Debug, Clone)]
+struct Admin {
+    handle: Handle,
+    telemetry: Telemetry,
+}
+
+/// The routes of the admin listener.
+///
+/// With a token configured, callers present it as `Authorization: Bearer …`. Without one (which
+/// the configuration allows on loopback only) everybody on the machine is let in, but requests for
+/// another `Host` than this machine are refused, or any page in a browser could reach it through a
+/// name that it lets point here.
+pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> Router {
+    let access = Access::new(config.token.as_ref(), telemetry);
+    let api = Router::new()
+        .route("/overview", get(api::overview))
+        .route("/runs", get(api::runs))
+        .route("/runs/{id}", get(api::run))
+        .route("/payments", get(api::payments))
+        .route("/payments/{*id}", get(api::payment))
+        .route("/callbacks", get(api::callbacks))
+        .route("/callbacks/{*id}", get(api::callback))
+        .route("/schedules", get(api::schedules))
+        .route("/scripts", get(api::scripts))
+        .route("/trigger", post(api::trigger));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/metrics", get(metrics))
+        .route_layer(from_fn_with_state(access.clone(), access::require_token))
+        .route("/", get(page))
+        .route_layer(from_fn_with_state(access, access::require_local_host))
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Admin {
+            handle,
+            telemetry: telemetry.clone(),
+        })
+}
+
+async fn alive() -> Json<Value> {
+    Json(json!({"alive": true}))
+}
+
+async fn ready(State(admin): State<Admin>) -> Result<Json<Value>, Failure> {
+    if admin.handle.is_poisoned() {
+        return Err(Failure::not_ready(
+            "store_poisoned",
+            "the store refuses writes until the next start",
+        ));
+    }
+    let scripts = admin.handle.scripts();
+    let scripts = scripts.get("scripts").and_then(Value::as_array);
+    if scripts.is_none_or(Vec::is_empty) {
+        return Err(Failure::not_ready(
+            "no_scripts",
+            "no scripts are loaded: the folder is empty, or they are not compiled yet",
+        ));
+    }
+    Ok(Json(json!({"ready": true})))
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let text = admin.telemetry.metrics().render();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// The page holds no data; its script asks the API.
+async fn page() -> impl IntoResponse {
+    let headers = [
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'",
+        ),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (headers, Html(include_str!("../overview.html")))
+}
+
+async fn unknown_path(uri: Uri) -> Failure {
+    Failure::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Failure {
+    Failure::wrong_method(format!("{method} is not possible at {}", uri.path()))
+}
