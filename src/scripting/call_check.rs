@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Stmt};
+use rhai::{AST, ASTNode, Dynamic, Engine, Expr, FnCallExpr, Position, Stmt};
 
 use super::api::secret;
 use super::errors;
@@ -27,6 +27,9 @@ const KEYWORDS: [(&str, &[usize]); 7] = [
 
 /// Functions by name, with the numbers of arguments they take.
 type Functions = BTreeMap<String, BTreeSet<usize>>;
+
+/// Modules by the name they are imported as.
+type Imports = BTreeMap<String, Option<String>>;
 
 /// What can be called in a set of scripts.
 pub(super) struct CallCheck<'s> {
@@ -89,6 +92,8 @@ impl<'s> CallCheck<'s> {
             ast.walk(&mut |path| {
                 if let Some(ASTNode::Expr(Expr::Map(map, _))) = path.last() {
                     keys.extend(map.0.iter().map(|(key, _)| key.name.to_string()));
+                } else if let Some(ASTNode::Expr(Expr::DynamicConstant(value, _))) = path.last() {
+                    collect_keys(value, keys);
                 }
                 true
             });
@@ -136,7 +141,7 @@ impl<'s> CallCheck<'s> {
     fn mistake(
         &self,
         file: &str,
-        imports: &BTreeMap<String, String>,
+        imports: &Imports,
         call: &FnCallExpr,
         style: Style,
     ) -> Option<(String, Option<String>)> {
@@ -221,7 +226,7 @@ impl<'s> CallCheck<'s> {
 
     fn namespaced(
         &self,
-        imports: &BTreeMap<String, String>,
+        imports: &Imports,
         namespace: &[&str],
         name: &str,
         given: usize,
@@ -230,7 +235,7 @@ impl<'s> CallCheck<'s> {
             return None;
         };
         let functions = match imports.get(*namespace) {
-            Some(module) => self.defined.get(&format!("{module}.rhai"))?,
+            Some(module) => self.defined.get(&format!("{}.rhai", module.as_ref()?))?,
             None => match self.registered.get(*namespace) {
                 Some(functions) => functions,
                 None if *namespace == "global" => return None,
@@ -264,14 +269,28 @@ impl<'s> CallCheck<'s> {
     }
 }
 
-/// Modules by the name they are imported as.
-fn imports(ast: &AST) -> BTreeMap<String, String> {
+/// Keys of a literal without variables, which Rhai turns into a value.
+fn collect_keys(value: &Dynamic, keys: &mut BTreeSet<String>) {
+    if let Ok(map) = value.as_map_ref() {
+        for (key, value) in map.iter() {
+            keys.insert(key.to_string());
+            collect_keys(value, keys);
+        }
+    } else if let Ok(items) = value.as_array_ref() {
+        for item in items.iter() {
+            collect_keys(item, keys);
+        }
+    }
+}
+
+/// Modules by the name they are imported as; `None` where the path is computed.
+fn imports(ast: &AST) -> Imports {
     let mut imports = BTreeMap::new();
     ast.walk(&mut |path| {
-        if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last()
-            && let (Expr::StringConstant(module, _), alias) = import.as_ref()
-        {
-            imports.insert(alias.name.to_string(), module.to_string());
+        if let Some(ASTNode::Stmt(Stmt::Import(import, _))) = path.last() {
+            let (path, alias) = import.as_ref();
+            let module = path.get_literal_value(None).map(|path| path.to_string());
+            imports.insert(alias.name.to_string(), module);
         }
         true
     });
@@ -292,4 +311,79 @@ fn wrong_arity(name: &str, arities: &BTreeSet<usize>, given: usize) -> (String, 
 fn is_word(name: &str) -> bool {
     name.starts_with(|c: char| c.is_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_alphanumeric() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::scripting::fake_world::{compile, mistakes};
+
+    const LIB: (&str, &str) = ("lib/x.rhai", "fn twice(n) { n * 2 }");
+
+    #[test]
+    fn calls_of_what_is_not_there_are_found_without_running_them() {
+        for (body, expected) in [
+            ("payot(1)", "there is no function `payot`"),
+            ("gateway::withdrw(#{})", "did you mean `gateway::withdraw`?"),
+            ("gatway::withdraw(#{})", "did you mean `gateway::`?"),
+            ("withdraw(#{})", "did you mean `gateway::withdraw`?"),
+            ("x::twic(1)", "did you mean `x::twice`?"),
+            ("x::twice(1, 2)", "`x::twice` takes 1 arguments, not 2"),
+            ("own()", "`own` takes 1 arguments, not 0"),
+            ("state::get()", "it is state::get(key, [default])"),
+            ("emit(\"e\")", "`emit` takes 2 or 3 arguments, not 1"),
+            (
+                "gateway::withdraw_all([]).wait(\"12h\")",
+                "there is no function `wait`",
+            ),
+            ("sleep(\"10m\")", "there is no function `sleep`"),
+            ("notify(\"ops\", \"x\")", "there is no function `notify`"),
+            ("secret(\"SHOP_TOKN\")", "did you mean `SHOP_TOKEN`?"),
+            (
+                "if false { [1].map(|x| payot(x)); }",
+                "there is no function `payot`",
+            ),
+        ] {
+            let script = format!(
+                "import \"lib/x\" as x; fn own(a) {{ a }}\non(\"e\", |event| {{\n{body}\n}});"
+            );
+            let text = mistakes(&[LIB, ("t.rhai", &script)]);
+            assert!(text.contains(expected), "{body}\n{text}");
+            assert!(text.contains("t.rhai:3:"), "{body}\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let text = mistakes(&[(
+            "t.rhai",
+            "on(\"e\", |event| {\n  one(1);\n  two(2);\n  three(3);\n});",
+        )]);
+        assert_eq!(text.matches("there is no function").count(), 3, "{text}");
+    }
+
+    #[test]
+    fn what_can_be_called_is_left_alone() {
+        compile(&[
+            LIB,
+            (
+                "t.rhai",
+                r#"import "lib/x" as x;
+                const C = 1;
+                fn own(a) { a + global::C }
+                fn with_this() { this + 1 }
+                on("e", |event| {
+                    let a = [3, 1].map(|n| own(n)).filter(|n| n > 1);
+                    a.sort(|l, r| l - r);
+                    a.sort();
+                    let f = Fn("own"); f.call(1); call(f, 1);
+                    let object = #{ run: |n| n }; object.run(1);
+                    let n = 1; n.with_this();
+                    "x".to_upper(); "x".len(); a.len; type_of(1); x::twice(2);
+                    for i in range(0, 3) { print(i); debug(i); }
+                    switch 1 { 1 => own(1), _ => -own(2) }
+                    is_def_var("q"); 1.5.round(2); parse_int("1"); "1.5".to_decimal();
+                });"#,
+            ),
+        ]);
+    }
 }

@@ -10,7 +10,8 @@ use rhai::packages::{
     BasicMathPackage, BasicStringPackage, BitFieldPackage, LogicPackage, MoreStringPackage,
     Package,
 };
-use rhai::{Engine, OptimizationLevel};
+use rhai::{Engine, LexError, OptimizationLevel, Token};
+use rust_decimal::Decimal;
 
 use super::api;
 use super::current;
@@ -63,7 +64,67 @@ pub(super) fn build(sources: &Sources, limits: &Limits, secrets: Arc<BTreeSet<St
         .set_max_modules(MAX_MODULES)
         .disable_symbol("eval")
         .on_progress(|_| current::on_operation());
+    refuse_rounded_literals(&mut engine);
     engine.set_module_resolver(ModuleJail::new(sources.clone()));
     api::add_to(&mut engine, secrets);
     engine
+}
+
+/// Rhai rounds a literal with more decimals than it can hold; here it is a mistake.
+#[expect(
+    deprecated,
+    reason = "not deprecated but volatile, says Rhai; there is no other way to see a literal's text"
+)]
+fn refuse_rounded_literals(engine: &mut Engine) {
+    engine.on_parse_token(|token, _, _| {
+        if let Token::DecimalConstant(literal) = &token
+            && Decimal::from_str_exact(&literal.1).is_err()
+        {
+            let error = LexError::MalformedNumber(literal.1.to_string());
+            return Token::LexError(error.into());
+        }
+        token
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripting::fake_world::{FakeWorld, limits, mistakes, returned};
+
+    #[test]
+    fn threads_do_not_share_the_lock_of_a_string_interner() {
+        let engine = build(&Sources::default(), &limits(), Arc::default());
+        assert_eq!(engine.max_strings_interned(), 0);
+    }
+
+    #[test]
+    fn the_language_has_no_floats_clocks_sleep_or_eval() {
+        for (body, expected) in [
+            ("sleep(1)", "there is no function `sleep`"),
+            ("timestamp()", "there is no function `timestamp`"),
+            ("parse_json(\"1\")", "there is no function `parse_json`"),
+            ("1.to_float()", "there is no function `to_float`"),
+            ("eval(\"1\")", "eval"),
+        ] {
+            let text = mistakes(&[("t.rhai", &format!("on(\"e\", |event| {{ {body}; }});"))]);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_behave_as_money_should() {
+        let world = FakeWorld::new();
+        for (expression, expected) in [
+            ("0.1 + 0.2", "0.3"),
+            ("1.10", "1.10"),
+            ("5 / 2.0", "2.5"),
+            ("1.00 == 1", "true"),
+            ("#{ a: 1.10 }.to_json()", r#""{\"a\":1.10}""#),
+            ("json::stringify([1.0, 1])", r#""[1.0,1]""#),
+            ("json::parse(\"1e-8\")", "0.00000001"),
+        ] {
+            assert_eq!(returned(&world, expression).to_string(), expected);
+        }
+    }
 }

@@ -157,11 +157,6 @@ fn message_and_help(
     if let EvalAltResult::ErrorFunctionNotFound(signature, _) = error {
         return unknown_function(signature);
     }
-    if let EvalAltResult::ErrorModuleNotFound(module, _) = error {
-        let (module, advice) = module.split_once("`; ").unwrap_or((module, ""));
-        let message = format!("there is no module `{module}`");
-        return (message, Some(advice.to_owned()).filter(|a| !a.is_empty()));
-    }
     if let EvalAltResult::ErrorPropertyNotFound(name, _) = error {
         return missing_property(
             name.trim_matches('"'),
@@ -274,4 +269,81 @@ fn lower_case_first(text: &str) -> String {
         .next()
         .map(|first| first.to_lowercase().chain(characters).collect())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::scripting::Ended;
+    use crate::scripting::fake_world::{FakeWorld, execute_with, mistakes};
+
+    #[test]
+    fn classic_traps_are_answered_with_advice() {
+        for (body, expected) in [
+            ("let x = 1e-8;", "without an exponent"),
+            ("let x = 1E8;", "without an exponent"),
+            ("let go = 1;", "`go` is a reserved word"),
+            ("let spawn = 1;", "`spawn` is a reserved word"),
+            ("let default = 1;", "`default` is a reserved word"),
+            ("let x = #{ shared: 1 };", "in quotes"),
+            ("let x = { a: 1 };", "#{ key: value }"),
+            ("log::info(\"a\", { a: 1 });", "#{ key: value }"),
+            (
+                "let x = 0.12345678901234567890123456789012;",
+                "at most 28 digits",
+            ),
+            ("let amount = 1; amuont + 1", "did you mean `amount`?"),
+            ("let a = [1, 2;", "expecting ',' to separate"),
+            ("let x = 1 let y = 2;", "`;` is missing"),
+        ] {
+            let text = mistakes(&[("t.rhai", &format!("on(\"e\", |event| {{\n{body}\n}});"))]);
+            assert!(text.contains(expected), "{body}\n{text}");
+            assert!(
+                text.contains("t.rhai:2:") || text.contains("t.rhai:3:"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_of_a_run_say_where_what_and_how_to_fix_it() {
+        for (body, expected) in [
+            ("event.amuont", "no property `amuont`"),
+            ("let m = #{ amount: 1 }; m.amuont", "did you mean `amount`?"),
+            ("state::get(1)", "it is state::get(key, [default])"),
+            (
+                "gateway::withdraw(\"x\")",
+                "`gateway::withdraw` cannot be called with (text)",
+            ),
+            ("throw \"no\"", "no"),
+            ("throw #{ code: \"mine\", message: \"no\" }", "mine: no"),
+            ("1 / 0", "division by zero"),
+            (
+                "\"1.5\" + 1 - 1",
+                "no function `-` that takes (text, integer)",
+            ),
+            (
+                "time::add(time::now(), \"soon\")",
+                "`soon` is not a duration",
+            ),
+            ("time::format(0, \"%Q\")", "is not a format"),
+            (
+                "state::add(\"a\", \"ten\")",
+                "`ten` is not a decimal amount",
+            ),
+            (
+                "gateway::withdraw_all([1, #{ x: || 1 }])",
+                "payment 0 must be a map, not the number 1",
+            ),
+            ("file::read(\"none\")", "not_found: there is no file none"),
+        ] {
+            let Ended::Failed(error) = execute_with(&FakeWorld::new(), body, &json!({})) else {
+                panic!("{body} does not fail");
+            };
+            let text = error.diagnostic.to_string();
+            assert!(text.contains(expected), "{body}\n{text}");
+            assert!(text.contains("t.rhai:2:"), "{body}\n{text}");
+        }
+    }
 }

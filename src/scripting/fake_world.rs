@@ -178,7 +178,7 @@ impl Effects for FakeWorld {
 
 pub(super) fn limits() -> Limits {
     Limits {
-        operations: 5_000_000,
+        operations: 200_000,
         call_depth: 32,
         string_size: 100_000,
         array_size: 10_000,
@@ -207,7 +207,7 @@ pub(super) fn compile(files: &[(&str, &str)]) -> ScriptSet {
 /// The rendered mistakes of a set that must not compile.
 pub(super) fn mistakes(files: &[(&str, &str)]) -> String {
     match try_compile(files) {
-        Ok(_) => panic!("it compiles"),
+        Ok(_) => panic!("it compiles: {files:?}"),
         Err(mistakes) => {
             assert!(!mistakes.is_empty(), "a refusal without a reason");
             render(&mistakes)

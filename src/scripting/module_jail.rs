@@ -34,11 +34,11 @@ impl ModuleJail {
         if let Some(source) = self.sources.get(&file) {
             return Ok((file, source));
         }
-        Err(EvalAltResult::ErrorModuleNotFound(
-            format!("{path}`; {}", advice(&self.sources, path)),
+        let advice = advice(&self.sources, path);
+        Err(refused(
+            format!("there is no module `{path}`: {advice}"),
             position,
-        )
-        .into())
+        ))
     }
 
     fn evaluate(engine: &Engine, file: &str, source: &str) -> Called<(Shared<Module>, bool)> {
@@ -50,6 +50,15 @@ impl ModuleJail {
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine)?;
         Ok((module.into(), keeps_state))
     }
+}
+
+/// Rhai has an error for modules that are not found, but drops what it says.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "Rhai passes its errors on in boxes"
+)]
+fn refused(message: String, position: Position) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorRuntime(message.into(), position).into()
 }
 
 /// What is wrong with the path of an import, as the end of a sentence.
@@ -117,11 +126,8 @@ impl ModuleResolver for ModuleJail {
             return Ok(module);
         }
         if !current::begin_import(&file) {
-            return Err(EvalAltResult::ErrorModuleNotFound(
-                format!("{path}`; modules import each other in a circle"),
-                position,
-            )
-            .into());
+            let message = format!("`{path}` is imported in a circle");
+            return Err(refused(message, position));
         }
         let evaluated = Self::evaluate(engine, &file, source);
         current::end_import(evaluated.as_ref().is_ok_and(|(_, keeps)| *keeps));
@@ -135,5 +141,101 @@ impl ModuleResolver for ModuleJail {
                 .insert(file, Shared::clone(&module));
         }
         Ok(module)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::scripting::Ended;
+    use crate::scripting::fake_world::{FakeWorld, compile, id, mistakes, soon};
+
+    const LIB: (&str, &str) = ("lib/x.rhai", "fn f() { 1 }");
+
+    #[test]
+    fn nothing_but_the_sources_of_the_set_can_be_imported() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret.rhai"), "fn f() { 2 }").unwrap();
+        let absolute = outside.path().join("secret");
+        for path in [
+            "../x",
+            "../../etc/passwd",
+            "/etc/passwd",
+            absolute.to_str().unwrap(),
+            "lib/../lib/x",
+            "./lib/x",
+            "lib//x",
+            "lib/x.rhai",
+            "LIB/X",
+            "",
+            "lib",
+            "http://shop.example/x",
+        ] {
+            let script = format!("import {path:?} as x;");
+            let text = mistakes(&[LIB, ("t.rhai", &script)]);
+            assert!(text.contains("there is no module"), "{path}: {text}");
+            assert!(text.contains("t.rhai:1:"), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_computed_in_a_handler_is_confined_too() {
+        let set = compile(&[(
+            "t.rhai",
+            "on(\"e\", |event| { import event.path as x; x::f() });",
+        )]);
+        let event = json!({"path": "/etc/passwd"});
+        let ended = set.execute(&id("t", "e"), &event, FakeWorld::new(), soon());
+        assert!(matches!(ended, Ended::Failed(_)), "{ended:?}");
+    }
+
+    #[test]
+    fn a_wrong_path_is_answered_with_the_right_one() {
+        for (path, help) in [
+            ("lib/y", "did you mean `lib/x`?"),
+            ("lib/x.rhai", "leave out the ending: `lib/x`"),
+            ("../lib/x", "do not leave it"),
+        ] {
+            let text = mistakes(&[LIB, ("t.rhai", &format!("import {path:?} as x;"))]);
+            assert!(text.contains(help), "{text}");
+        }
+    }
+
+    #[test]
+    fn modules_that_import_each_other_in_a_circle_are_refused() {
+        let text = mistakes(&[
+            ("lib/a.rhai", "import \"lib/b\" as b;"),
+            ("lib/b.rhai", "import \"lib/a\" as a;"),
+        ]);
+        assert!(text.contains("in a circle"), "{text}");
+    }
+
+    #[test]
+    fn modules_register_nothing_and_ask_nothing_at_their_top_level() {
+        let text = mistakes(&[("lib/x.rhai", "on(\"e\", |event| { });")]);
+        assert!(
+            text.contains("files in lib/ register no handlers"),
+            "{text}"
+        );
+        let text = mistakes(&[
+            ("a.rhai", "on(\"e\", |event| { });"),
+            ("b.rhai", "import \"a\" as a;"),
+        ]);
+        assert!(
+            text.contains("cannot be called in a.rhai, which is imported"),
+            "{text}"
+        );
+        let set = compile(&[
+            ("m.rhai", "fn f() { 1 }"),
+            (
+                "t.rhai",
+                "on(\"e\", |event| { import \"m\" as m; m::f() });",
+            ),
+        ]);
+        let ended = set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), soon());
+        assert_eq!(ended, Ended::Returned(json!(1)));
+        let text = mistakes(&[("lib/x.rhai", "let now = time::now();")]);
+        assert!(text.contains("lib/x.rhai:1:17"), "{text}");
     }
 }

@@ -190,3 +190,170 @@ fn keep(
     };
     current::register(registered, called)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scripting::Ended;
+    use crate::scripting::fake_world::{FakeWorld, compile, execute_with, mistakes};
+
+    #[test]
+    fn options_arrive_in_the_handler() {
+        let set = compile(&[(
+            "t.rhai",
+            r#"schedule("a", "0 9 * * MON-FRI", #{
+                timezone: "Europe/Berlin", missed: "last", overlap: "queue", jitter: "30s",
+                retry: #{ attempts: 3, first: "1s", max: "1m" }, timeout: "1h30m",
+            }, |tick| { });
+            on("invoice.*", #{ name: "b", where: #{ "crypto_address.currency": "BTC", n: 1.50 } }, |event| { });
+            on("*", |event| { });"#,
+        )]);
+        let [scheduled, named, unnamed] = set.handlers() else {
+            panic!("{:?}", set.handlers());
+        };
+        let Trigger::Schedule(schedule) = &scheduled.trigger else {
+            panic!("{scheduled:?}");
+        };
+        assert_eq!(schedule.missed, Missed::Last);
+        assert_eq!(schedule.overlap, Overlap::Queue);
+        assert_eq!(schedule.jitter, Duration::from_secs(30));
+        assert_eq!(scheduled.timeout, Some(Duration::from_mins(90)));
+        let retry = Retry {
+            attempts: 3,
+            first: Duration::from_secs(1),
+            max: Duration::from_mins(1),
+        };
+        assert_eq!(scheduled.retry, retry);
+        let Trigger::Event(event) = &named.trigger else {
+            panic!("{named:?}");
+        };
+        assert_eq!(named.id.name, "b");
+        assert!(event.matches(
+            "invoice.paid",
+            &json!({"crypto_address": {"currency": "BTC"}, "n": serde_json::from_str::<serde_json::Value>("1.5").unwrap()})
+        ));
+        assert_eq!(
+            (unnamed.id.name.as_str(), unnamed.retry),
+            ("*", Retry::default())
+        );
+    }
+
+    /// Calls, and what must be said about them.
+    const REFUSED: [(&str, &str); 23] = [
+        (
+            r#"schedule("a", "0 9 * * *", #{ timezon: "UTC" }, |t| { })"#,
+            "did you mean `timezone`?",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ timezone: "Berlin" }, |t| { })"#,
+            "Berlin",
+        ),
+        (r#"schedule("a", "nonsense", |t| { })"#, "nonsense"),
+        (
+            r#"schedule("a", "0 9 * * *", #{ missed: "never" }, |t| { })"#,
+            r#"one of "skip", "last", "all""#,
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ jitter: 5 }, |t| { })"#,
+            r#"a duration such as "90m", not the number 5"#,
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ jitter: "5 minutes" }, |t| { })"#,
+            "`5 minutes` is not a duration",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ retry: #{ atempts: 3 } }, |t| { })"#,
+            "did you mean `attempts`?",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ retry: #{ attempts: 0 } }, |t| { })"#,
+            "a whole number above 0",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ retry: #{ first: "1h", max: "1m" } }, |t| { })"#,
+            "must not be less",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", #{ timeout: "0s" }, |t| { })"#,
+            "must be above 0",
+        ),
+        (r#"schedule("", "0 9 * * *", |t| { })"#, "is not a name"),
+        (
+            r#"schedule("a", 9, |t| { })"#,
+            "it is schedule(name, cron, [options], |tick| …)",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", || { })"#,
+            "exactly one parameter",
+        ),
+        (
+            r#"schedule("a", "0 9 * * *", |a, b| { })"#,
+            "exactly one parameter",
+        ),
+        (r#"on("a..b", |e| { })"#, "is not an event"),
+        (r#"on("a.b.c", |e| { })"#, "is not an event"),
+        (r#"on("", |e| { })"#, "is not"),
+        (
+            r#"on("a.b", #{ frequency: 1 }, |e| { })"#,
+            "there are name, where, retry, timeout",
+        ),
+        (
+            r#"on("a.b", #{ where: #{ "a..b": 1 } }, |e| { })"#,
+            "is not a dotted path",
+        ),
+        (r#"on("a.b", #{ where: "x" }, |e| { })"#, "must be a map"),
+        (
+            "gateway::ping()",
+            "`gateway::ping` cannot be called at the top level",
+        ),
+        (
+            r#"state::set("a", 1)"#,
+            "`state::set` cannot be called at the top level",
+        ),
+        (
+            r#"once("a", || 1)"#,
+            "`once` cannot be called at the top level",
+        ),
+    ];
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_advice_and_its_line() {
+        for (call, expected) in REFUSED {
+            let text = mistakes(&[("t.rhai", &format!("\n  {call};"))]);
+            assert!(text.contains(expected), "{call}\n{text}");
+            assert!(text.contains("t.rhai:2:"), "{call}\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_handlers_with_one_identity_show_both_places() {
+        let text = mistakes(&[(
+            "t.rhai",
+            "on(\"a.b\", |event| { });\n\nschedule(\"a.b\", \"0 9 * * *\", |tick| { });",
+        )]);
+        assert!(
+            text.contains("t.rhai:3:1") && text.contains("t.rhai:1"),
+            "{text}"
+        );
+        compile(&[
+            ("a.rhai", "on(\"a.b\", |event| { });"),
+            ("b.rhai", "on(\"a.b\", |event| { });"),
+        ]);
+    }
+
+    #[test]
+    fn a_handler_cannot_register_handlers() {
+        let body = "on(\"x\", |event| { })";
+        let Ended::Failed(error) = execute_with(&FakeWorld::new(), body, &json!({})) else {
+            panic!("it registered");
+        };
+        assert!(
+            error
+                .diagnostic
+                .message
+                .contains("only be called at the top level")
+        );
+    }
+}

@@ -663,4 +663,79 @@ mod tests {
             "{text}"
         );
     }
+
+    const PAYROLL: &str = r#"//! Pays every row of payouts.csv at 09:00 Berlin time on working days.
+
+schedule("payroll", "0 9 * * MON-FRI", #{ timezone: "Europe/Berlin" }, |tick| {
+    let rows = csv::read("payouts.csv");
+    let payments = gateway::withdraw_all(rows.map(|row| #{
+        foreign_id: `payroll-${tick.date}-${row.id}`,
+        currency: row.currency,
+        amount: row.amount,
+        address: row.address,
+        end_user_reference: row.customer,
+        receiver_type: "natural",
+        receiver_data: #{ first_name: row.first_name, last_name: row.last_name, date_of_birth: row.born },
+    }));
+    log::info(`${payments.len()} sent`);
+});"#;
+
+    const HOOKS: &str = r#"on("withdrawal.cancelled", |event| {
+    log::error(`payout ${event.foreign_id} was cancelled: ${event.error}`);
+});
+
+on("deposit.confirmed", |event| {
+    let credited = event.currency_received.amount_minus_fee;       // an exact decimal
+    state::add(`balance/${event.crypto_address.foreign_id}`, credited);
+    http::post("https://shop.example/credit", #{ customer: event.crypto_address.foreign_id, amount: credited });
+});"#;
+
+    #[test]
+    fn a_batch_from_a_table_pays_every_row_exactly() {
+        let table = "id,currency,amount,address,customer,first_name,last_name,born\n\
+                     7,BTC,0.10000000,tb1q,c-7,Ann,Müller,1990-01-02\n\
+                     8,EUR,12.5,x,c-8,Bob,Roe,1991-01-02\n";
+        let world = FakeWorld::new().with_file("payouts.csv", table);
+        let set = compile(&[("payouts.rhai", PAYROLL)]);
+        let effects = Arc::<FakeWorld>::clone(&world);
+        let tick = json!({"date": "2026-11-23"});
+        let ended = set.execute(&id("payouts", "payroll"), &tick, effects, soon());
+        assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
+        let asked = world.asked();
+        let Some(Request::PayAll {
+            payments,
+            concurrency: None,
+        }) = asked.get(1)
+        else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(payments[0]["foreign_id"], "payroll-2026-11-23-7");
+        assert_eq!(payments[0]["amount"], "0.10000000");
+        assert_eq!(payments[1]["receiver_data"]["first_name"], "Bob");
+        assert_eq!(world.logged(), ["2 sent"]);
+    }
+
+    #[test]
+    fn a_callback_hook_credits_the_exact_amount_and_tells_the_shop() {
+        let world = FakeWorld::new();
+        let set = compile(&[("hooks.rhai", HOOKS)]);
+        let event: Value = serde_json::from_str(
+            r#"{"crypto_address": {"foreign_id": "c-7"}, "currency_received": {"amount_minus_fee": 0.10}}"#,
+        )
+        .unwrap();
+        for _ in 0..3 {
+            let effects = Arc::<FakeWorld>::clone(&world);
+            let ended = set.execute(&id("hooks", "deposit.confirmed"), &event, effects, soon());
+            assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
+        }
+        assert_eq!(world.state("balance/c-7").unwrap().to_string(), "0.30");
+        let asked = world.asked();
+        let Some(Request::Http(request)) = asked.get(1) else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(
+            request.body.as_ref().unwrap().to_string(),
+            r#"{"amount":0.10,"customer":"c-7"}"#
+        );
+    }
 }

@@ -288,6 +288,39 @@ for row in rows { total += row.amount; }"#
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripting::Ended;
+    use crate::scripting::fake_world::{FakeWorld, execute_with, returned};
+
+    #[test]
+    fn a_bad_table_is_one_error_with_all_its_lines() {
+        let world = FakeWorld::new().with_file("p.csv", "id,amount\n1,1.5\n2,x\n3\n");
+        let body = r#"let errors = ();
+            try { csv::read("p.csv", #{ decimals: ["amount"] }) } catch (e) { errors = [e.code, e.errors]; }
+            errors"#;
+        assert_eq!(
+            returned(&world, body),
+            json!(["invalid_data", [
+                {"line": 3, "message": "column `amount`: `x` is not a decimal amount (write it like 12.50)"},
+                {"line": 4, "message": "1 fields where the header has 2"},
+            ]])
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let world = FakeWorld::new();
+        let body = r#"csv::write("out.csv", [#{ id: 1, note: "a,b" }, #{ id: 2, note: () }], #{ columns: ["note", "id"] });
+            [file::read("out.csv"), csv::read("out.csv")[0].note]"#;
+        assert_eq!(
+            returned(&world, body),
+            json!(["note,id\n\"a,b\",1\n,2\n", "a,b"])
+        );
+        for rows in ["[1]", "[#{ a: 1 }, #{ b: 1 }]", "[#{ a: [] }]"] {
+            let body = format!("csv::write(\"x.csv\", {rows})");
+            let ended = execute_with(&world, &body, &Value::Null);
+            assert!(matches!(ended, Ended::Failed(_)), "{rows}");
+        }
+    }
 
     fn expected(columns: &[&str], decimals: &[&str]) -> Expected {
         let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

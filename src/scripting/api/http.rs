@@ -204,6 +204,73 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripting::Ended;
+    use crate::scripting::effects::Code;
+    use crate::scripting::fake_world::{FakeWorld, execute_with, returned};
+
+    #[test]
+    fn a_request_arrives_as_it_was_written_with_secrets_by_reference() {
+        let world = FakeWorld::new();
+        returned(
+            &world,
+            r#"http::post("https://" + secret("SHOP_TOKEN") + ":x@shop.example/credit", #{ amount: 1.50 }, #{
+                headers: #{ authorization: "Bearer " + secret("SHOP_TOKEN"), "x-count": 3 },
+                timeout: "5s",
+            });
+            http::request("delete", "https://shop.example/7");
+            print(secret("SHOP_TOKEN"));
+            log::info(`${secret("SHOP_TOKEN")}`);"#,
+        );
+        let reference = format!("{SECRET_MARK}SHOP_TOKEN{SECRET_MARK}");
+        let asked = world.asked();
+        let Some(Request::Http(request)) = asked.first() else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(
+            request.url,
+            format!("https://{reference}:x@shop.example/credit")
+        );
+        assert_eq!(
+            request.headers,
+            [
+                ("authorization".to_owned(), format!("Bearer {reference}")),
+                ("x-count".to_owned(), "3".to_owned()),
+            ]
+        );
+        assert_eq!(
+            request.body.as_ref().unwrap().to_string(),
+            r#"{"amount":1.50}"#
+        );
+        assert_eq!(request.timeout_ms, Some(5000));
+        assert!(matches!(asked.get(1), Some(Request::Http(r)) if r.method == "DELETE"));
+        assert_eq!(world.logged(), ["***", "***"]);
+    }
+
+    #[test]
+    fn secrets_cannot_be_forged_printed_into_texts_or_sent_anywhere_else() {
+        for body in [
+            "http::post(\"https://shop.example/\", #{ x: secret(\"SHOP_TOKEN\") })",
+            "http::post(\"https://shop.example/\", secret(\"SHOP_TOKEN\"))",
+            "http::get(\"https://shop.example/?k=\" + secret(\"SHOP_TOKEN\"))",
+            "http::get(\"https://shop.example/\", #{ headers: #{ a: `${secret(\"SHOP_TOKEN\")}` } })",
+            "http::get(\"https://shop.example/\", #{ headers: #{ a: \"\\x01SHOP_TOKEN\\x01\" } })",
+            "http::get(\"https://\\x01SHOP_TOKEN\\x01@shop.example/\")",
+            "let s = secret(\"SHOP_TOKEN\") + \"\\x01OTHER\\x01\"; http::get(s)",
+            "state::set(\"k\", secret(\"SHOP_TOKEN\"))",
+            "emit(\"e\", [secret(\"SHOP_TOKEN\")])",
+            "let name = \"NOBODY\"; secret(name)",
+            "http::request(\"TRACE\", \"https://shop.example/\")",
+            "http::get(\"https://shop.example/\", #{ header: #{} })",
+            "http::get(7)",
+        ] {
+            let world = FakeWorld::new();
+            let Ended::Failed(error) = execute_with(&world, body, &Value::Null) else {
+                panic!("{body} does not fail");
+            };
+            assert_eq!(error.failure.unwrap().code, Code::InvalidArgument, "{body}");
+            assert_eq!(world.asked(), [], "{body}");
+        }
+    }
 
     fn url(text: &str) -> Called<String> {
         let text = text.replace('$', &SECRET_MARK.to_string());

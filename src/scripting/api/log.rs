@@ -3,6 +3,7 @@
 use rhai::{Dynamic, Engine, FuncRegistration, Map, Module, NativeCallContext};
 use serde_json::{Value, json};
 
+use super::secret::SecretText;
 use crate::scripting::current::{self, Called};
 use crate::scripting::effects::{LogLevel, Request};
 use crate::scripting::reference::FunctionDoc;
@@ -28,6 +29,14 @@ fn line(
     current::step(context, name, request).map(|_| ())
 }
 
+/// A value as a line.
+fn shown(value: &Dynamic) -> String {
+    value
+        .clone()
+        .try_cast::<SecretText>()
+        .map_or_else(|| value.to_string(), |secret| format!("{secret:?}"))
+}
+
 /// Adds `print` and `debug`.
 pub(super) fn add_to(engine: &mut Engine) {
     FuncRegistration::new("print").register_into_engine(
@@ -37,7 +46,7 @@ pub(super) fn add_to(engine: &mut Engine) {
                 &context,
                 "print",
                 LogLevel::Info,
-                value.to_string(),
+                shown(&value),
                 Value::Null,
             )
         },
@@ -63,11 +72,11 @@ pub(super) fn module() -> Module {
     let mut module = Module::new();
     for (name, level) in LEVELS {
         function!(module, name, |context, text: Dynamic| {
-            line(&context, "log", level, text.to_string(), Value::Null)
+            line(&context, "log", level, shown(&text), Value::Null)
         });
         function!(module, name, |context, text: Dynamic, fields: Map| {
             current::argument("log", &Dynamic::from_map(fields))
-                .and_then(|fields| line(&context, "log", level, text.to_string(), fields))
+                .and_then(|fields| line(&context, "log", level, shown(&text), fields))
         });
     }
     module
