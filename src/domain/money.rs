@@ -112,8 +112,16 @@ pub fn decimal_from_json(value: &serde_json::Value) -> Result<Decimal, AmountErr
         serde_json::Value::String(text) => parse_decimal(text),
         serde_json::Value::Number(number) => {
             let text = number.as_str();
-            Decimal::from_str_exact(text)
-                .or_else(|_| Decimal::from_scientific(text))
+            // Before an exponent, more digits than a decimal holds would be rounded.
+            let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
+            Decimal::from_str_exact(mantissa)
+                .and_then(|plain| {
+                    if mantissa == text {
+                        Ok(plain)
+                    } else {
+                        Decimal::from_scientific(text)
+                    }
+                })
                 .map_err(|_| refuse(text.to_owned()))
         }
         serde_json::Value::Null
@@ -237,7 +245,15 @@ mod tests {
             let value: serde_json::Value = serde_json::from_str(json).unwrap();
             assert_eq!(decimal_from_json(&value).unwrap().to_string(), expected);
         }
-        for json in ["null", "true", "[]", r#""1e5""#, "1e400"] {
+        for json in [
+            "null",
+            "true",
+            "[]",
+            r#""1e5""#,
+            "1e400",
+            "0.12345678901234567890123456789012",
+            "0.12345678901234567890123456789012e1",
+        ] {
             let value: serde_json::Value = serde_json::from_str(json).unwrap();
             assert!(decimal_from_json(&value).is_err(), "{json}");
         }
