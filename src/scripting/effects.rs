@@ -249,8 +249,8 @@ pub struct HttpRequest {
     pub timeout_ms: Option<u64>,
 }
 
-/// In the texts of an [`HttpRequest`], this mark, a secret's name and the mark again stand for the
-/// secret's value. The script holds an opaque value; the value itself is put in by whoever sends
+/// In the URL and the header values of an [`HttpRequest`] (never in its body), this mark, a
+/// secret's name and the mark again stand for the secret's value. The script holds an opaque value; the value itself is put in by whoever sends
 /// the request, so that it is in no journal.
 pub const SECRET_MARK: char = '\u{1}';
 
