@@ -14,7 +14,8 @@ use super::reference::doc_of;
 use super::sources::Sources;
 use crate::domain::diagnostic::{Diagnostic, closest};
 
-/// Functions that are part of the language rather than registered, with what they take.
+/// Functions that are part of the language rather than registered, with what they take. Scripts
+/// cannot write `curry`, but closures that capture variables are compiled to it.
 const KEYWORDS: [(&str, &[usize]); 7] = [
     ("Fn", &[1]),
     ("type_of", &[1]),

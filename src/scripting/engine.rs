@@ -36,7 +36,8 @@ const MAX_MODULES: usize = 200;
 /// Rhai's packages are added one by one, to leave out what would make a run differ from its
 /// replay or hold its thread: `sleep`, `timestamp`, and Rhai's own `parse_json`, which is less
 /// exact than ours. String interning is off, since the interner is a lock that all threads take.
-/// A map's missing property is an error, since a misspelt one would otherwise be sent as null.
+/// `curry` is off, since it doubles a value with every call without any limit noticing. A map's
+/// missing property is an error, since a misspelt one would otherwise be sent as null.
 pub(super) fn build(sources: &Sources, limits: &Limits, secrets: Arc<BTreeSet<String>>) -> Engine {
     let mut engine = Engine::new_raw();
     ArithmeticPackage::new().register_into_engine(&mut engine);
@@ -63,6 +64,7 @@ pub(super) fn build(sources: &Sources, limits: &Limits, secrets: Arc<BTreeSet<St
         .set_max_functions(MAX_FUNCTIONS)
         .set_max_modules(MAX_MODULES)
         .disable_symbol("eval")
+        .disable_symbol("curry")
         .on_progress(|_| current::on_operation());
     refuse_rounded_literals(&mut engine);
     engine.set_module_resolver(ModuleJail::new(sources.clone()));
@@ -105,7 +107,8 @@ mod tests {
             ("timestamp()", "there is no function `timestamp`"),
             ("parse_json(\"1\")", "there is no function `parse_json`"),
             ("1.to_float()", "there is no function `to_float`"),
-            ("eval(\"1\")", "eval"),
+            ("eval(\"1\")", "'eval' is disabled"),
+            ("let f = || 1; f.curry(f)", "'curry' is disabled"),
         ] {
             let text = mistakes(&[("t.rhai", &format!("on(\"e\", |event| {{ {body}; }});"))]);
             assert!(text.contains(expected), "{text}");

@@ -101,7 +101,9 @@ fn identifiers<'a>(source: &'a str, unknown: &'a str) -> impl Iterator<Item = &'
     source
         .split(|c: char| !c.is_alphanumeric() && c != '_')
         .filter(move |word| {
-            *word != unknown && word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            *word != unknown
+                && word.chars().count() > 2
+                && word.starts_with(|c: char| c.is_alphabetic() || c == '_')
         })
 }
 

@@ -5,7 +5,6 @@
 //! a point, so that it stays one.
 
 use rhai::{Array, Dynamic, Map};
-use rust_decimal::Decimal;
 use serde_json::Value;
 
 use super::api::secret::SecretText;
@@ -42,11 +41,6 @@ fn number_to_dynamic(number: &serde_json::Number) -> Result<Dynamic, String> {
     let text = number.as_str();
     if let Ok(integer) = text.parse::<i64>() {
         return Ok(integer.into());
-    }
-    // A mantissa beyond 28 digits would be rounded when an exponent follows it.
-    let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
-    if Decimal::from_str_exact(mantissa).is_err() {
-        return Err(inexact(text));
     }
     let decimal = decimal_from_json(&Value::Number(number.clone())).map_err(|_| inexact(text))?;
     Ok(Dynamic::from_decimal(decimal))
@@ -115,6 +109,7 @@ fn map_to_object(map: &Map, depth: usize) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rust_decimal::Decimal;
     use serde_json::json;
 
     use super::*;
