@@ -50,6 +50,13 @@ fn help_for_parsing(error: &ParseErrorType, at: &Place, source: &str) -> Option<
             }
         ));
     }
+    if let ParseErrorType::PropertyExpected = error {
+        return Some(
+            "after a dot, a reserved word (such as `default`, `shared`, `curry`) is no property; \
+             write map[\"name\"]"
+                .to_owned(),
+        );
+    }
     if let ParseErrorType::VariableUndefined(name) = error {
         return Some(match closest(name, identifiers(source, name)) {
             Some(meant) => format!("did you mean `{meant}`?"),

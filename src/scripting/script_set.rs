@@ -589,6 +589,26 @@ mod tests {
     }
 
     #[test]
+    fn runs_on_several_threads_do_not_see_each_other() {
+        let set = compile(&[(
+            "t.rhai",
+            "let n = 0; on(\"e\", |event| { for i in range(0, 50) { n += event.by; } n });",
+        )]);
+        std::thread::scope(|scope| {
+            for by in 1..=4 {
+                let set = &set;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let input = json!({ "by": by });
+                        let ended = set.execute(&id("t", "e"), &input, FakeWorld::new(), soon());
+                        assert_eq!(ended, Ended::Returned(json!(50 * by)));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
     fn handlers_see_constants_functions_and_imports_of_their_script() {
         let set = compile(&[
             ("lib/x.rhai", "const RATE = 2; fn twice(n) { n * global::RATE }"),
