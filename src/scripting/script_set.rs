@@ -107,12 +107,11 @@ impl ScriptSet {
     ) -> Result<Self, Vec<Diagnostic>> {
         let secrets = Arc::new(names.secrets.clone());
         let engine = engine::build(&sources, limits, secrets);
-        let asts = parse(&engine, &sources)?;
+        let (asts, mut mistakes) = parse(&engine, &sources);
         let call_check = CallCheck::new(&engine, &sources, &names.secrets, &asts);
-        let mut mistakes: Vec<Diagnostic> = asts
-            .iter()
-            .flat_map(|(file, ast)| call_check.check(file, ast))
-            .collect();
+        for (file, ast) in &asts {
+            mistakes.extend(call_check.check(file, ast));
+        }
         let mut set = Self {
             hash: sources.hash(),
             scripts: Vec::new(),
@@ -374,7 +373,8 @@ fn failed(diagnostic: Diagnostic) -> Ended {
     })
 }
 
-fn parse(engine: &Engine, sources: &Sources) -> Result<BTreeMap<String, AST>, Vec<Diagnostic>> {
+/// Parses what can be parsed.
+fn parse(engine: &Engine, sources: &Sources) -> (BTreeMap<String, AST>, Vec<Diagnostic>) {
     let mut asts = BTreeMap::new();
     let mut mistakes = Vec::new();
     for (file, source) in sources.iter() {
@@ -386,11 +386,7 @@ fn parse(engine: &Engine, sources: &Sources) -> Result<BTreeMap<String, AST>, Ve
             Err(error) => mistakes.push(errors::of_parsing(sources, file, &error)),
         }
     }
-    if mistakes.is_empty() {
-        Ok(asts)
-    } else {
-        Err(mistakes)
-    }
+    (asts, mistakes)
 }
 
 /// Adds mistakes found by evaluating, without those whose line has one already: what the call
@@ -677,7 +673,10 @@ mod tests {
             ("a.rhai", "on(\"e\", |event| { });"),
             ("b.rhai", "on(\"e\", |event| { missing(1); });"),
             ("c.rhai", "on(\"e\", |event| { gateway::withdrw(#{}); });"),
+            ("d.rhai", "import \"lib/broken\" as x;"),
+            ("lib/broken.rhai", "fn f( {"),
         ]);
+        assert_eq!(text.matches("error: ").count(), 3, "{text}");
         assert!(
             text.contains("b.rhai:1:19") && text.contains("c.rhai:1:"),
             "{text}"
