@@ -1,74 +1,137 @@
 //! Builds the daemon from its parts, runs it and shuts it down.
+//!
+//! The order of the start: everything that can fail is built, then the listeners are bound, then
+//! scripts are loaded, and only then does anything happen. The order of the stop: nothing new is
+//! taken in, what runs ends by itself or at its next step, the store is closed last.
 
+mod reload;
+mod start;
 pub mod watch;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch as flag};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::Config;
 use crate::domain::clock::Clock;
-use crate::domain::diagnostic::{Diagnostic, render};
-use crate::http::BindError;
-use crate::store::OpenError;
+use crate::runner::Handle;
+use crate::store::Store;
+use crate::telemetry::Telemetry;
+use crate::triggers::wakeups::Wakeups;
 
-/// The daemon.
+pub use start::StartError;
+
+/// How long executions may go on after a stop was asked for. After that they end at their next
+/// step, and after as long again they are abandoned.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
-    callbacks: SocketAddr,
-    admin: SocketAddr,
+    handle: Handle,
+    store: Store,
+    telemetry: Telemetry,
+    callbacks_addr: SocketAddr,
+    admin_addr: SocketAddr,
+    /// Tells the listeners and the loops to end.
+    stop: flag::Sender<bool>,
+    listeners: JoinSet<std::io::Result<()>>,
+    loops: Vec<JoinHandle<()>>,
 }
 
-/// Why the daemon does not start.
+/// Why a daemon ended without being asked to.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The scripts have mistakes.
-    #[error("{}", render(.0))]
-    Scripts(Vec<Diagnostic>),
-    /// The store does not open.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// A listener has no port.
-    #[error(transparent)]
-    Bind(#[from] BindError),
+pub enum RunError {
+    /// The store has stopped taking writes. Nothing acknowledged is lost; a start recovers.
+    #[error(
+        "the store can no longer write (the log says why): nothing more is sent or acknowledged; what is on disk is safe, start the daemon again once the cause is removed"
+    )]
+    Poisoned,
+    /// A listener has ended.
+    #[error("a listener has ended")]
+    Listener(#[source] std::io::Error),
 }
-
-/// Why the daemon ended.
-#[derive(Debug, thiserror::Error)]
-#[error("the store refuses writes")]
-pub struct RunError;
 
 impl Daemon {
-    /// Starts it.
+    /// Starts a daemon. When this returns, its listeners answer and everything that was open goes
+    /// on.
     ///
     /// # Errors
-    /// [`StartError`]
-    pub async fn start(config: Config, _clock: Arc<dyn Clock>) -> Result<Self, StartError> {
-        let listener = crate::http::bind(config.callbacks.listen, "callbacks").await?;
-        drop(listener);
-        Ok(Self {
-            callbacks: config.callbacks.listen,
-            admin: config.admin.listen,
-        })
+    /// See [`StartError`].
+    pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        start::start(config, clock, Telemetry::default()).await
     }
 
     /// Where callbacks are taken.
     #[must_use]
     pub fn callbacks_addr(&self) -> SocketAddr {
-        self.callbacks
+        self.callbacks_addr
     }
 
-    /// Where people and monitoring ask.
+    /// Where people and monitoring are served.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
-        self.admin
+        self.admin_addr
     }
 
-    /// Runs until `stop` resolves.
+    /// The runner, for whoever has the daemon in its own process.
+    #[must_use]
+    pub fn runner(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Runs until `stop` resolves, then shuts down.
     ///
     /// # Errors
-    /// [`RunError`]
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        stop.await;
-        Ok(())
+    /// When it ends for another reason, see [`RunError`].
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let ended = tokio::select! {
+            () = stop => Ok(()),
+            () = self.handle.poisoned() => Err(RunError::Poisoned),
+            Some(ended) = self.listeners.join_next() => match ended {
+                Ok(Err(error)) => Err(RunError::Listener(error)),
+                Ok(Ok(())) | Err(_) => Err(RunError::Listener(std::io::ErrorKind::Other.into())),
+            },
+        };
+        self.shut_down().await;
+        ended
     }
+
+    async fn shut_down(mut self) {
+        self.telemetry.stopping();
+        self.stop.send_replace(true);
+        let drained = self.handle.stop(PATIENCE).await;
+        let listeners = async { while self.listeners.join_next().await.is_some() {} };
+        drop(tokio::time::timeout(PATIENCE, listeners).await);
+        for task in &self.loops {
+            task.abort();
+        }
+        match self.store.close().await {
+            Ok(()) => self.telemetry.stopped(drained),
+            Err(error) => self.telemetry.store_not_closed(&error),
+        }
+    }
+}
+
+/// Passes the wake-ups on, until `stop` is set.
+async fn wake(
+    handle: Handle,
+    mut beats: mpsc::Receiver<()>,
+    wakeups: Wakeups,
+    mut stop: flag::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            beat = beats.recv() => match beat {
+                Some(()) => handle.wake().await,
+                None => break,
+            },
+            _ = stop.changed() => break,
+        }
+    }
+    drop(wakeups);
 }

@@ -112,6 +112,7 @@ impl Handle {
             telemetry: parts.telemetry,
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
+            unknown_after: parts.unknown_after,
             generations,
             firings,
             dispatcher: Arc::new(dispatcher),

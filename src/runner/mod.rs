@@ -33,6 +33,7 @@ mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime;
@@ -82,6 +83,8 @@ pub struct Parts {
     pub names: Known,
     /// `gateway.max_in_flight`
     pub max_in_flight: usize,
+    /// `gateway.unknown_after`
+    pub unknown_after: Duration,
 }
 
 /// What the parts of the runner share.
@@ -97,6 +100,7 @@ struct Context {
     telemetry: Telemetry,
     limits: Limits,
     max_in_flight: usize,
+    unknown_after: Duration,
     generations: Arc<Generations>,
     firings: Firings,
     dispatcher: Arc<Dispatcher>,

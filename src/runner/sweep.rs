@@ -145,7 +145,14 @@ fn ask(
 async fn ask_once(context: &Context, id: &ForeignId) -> Result<Option<Payment>, PayError> {
     match context.payments.find(id)? {
         Some(payment) if payment.state == State::Intended => context.payments.resume(id).await,
-        Some(payment) if !payment.state.is_final() => context.payments.look_up(id).await,
+        Some(payment) if !payment.state.is_final() => {
+            let looked_up = context.payments.look_up(id).await;
+            // Whether or not the gateway answered, there is an end to not knowing.
+            match context.payments.give_up(id, context.unknown_after).await? {
+                Some(held) => Ok(Some(held)),
+                None => looked_up,
+            }
+        }
         settled => Ok(settled),
     }
 }
@@ -158,9 +165,8 @@ fn next_delay(id: &ForeignId, asked: u32, payment: Option<&Payment>) -> Option<D
     }
     let (first, max) = match payment.state {
         State::Unknown | State::Sending | State::Intended => UNKNOWN,
-        State::Accepted | State::Pending => EXPECTED,
-        State::Held
-        | State::Planned
+        State::Accepted | State::Pending | State::Held => EXPECTED,
+        State::Planned
         | State::Confirmed
         | State::Declined
         | State::Cancelled

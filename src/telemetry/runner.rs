@@ -86,6 +86,11 @@ impl Telemetry {
         tracing::error!(foreign_id = %payment.foreign_id, %illegal, "the gateway contradicts what is known of a payment; a person must look");
     }
 
+    /// A person must decide about a payment.
+    pub fn payment_held(&self, payment: &Payment) {
+        tracing::error!(foreign_id = %payment.foreign_id, error = payment.error, "payment held: whether it was made is not known; a person must look at the gateway's dashboard");
+    }
+
     /// A payment cannot be carried on.
     pub fn payment_stuck(&self, foreign_id: &ForeignId, reason: &str) {
         tracing::error!(%foreign_id, reason, "payment cannot be carried on");

@@ -1,5 +1,14 @@
 //! The one integration binary: the daemon and its parts through their real boundaries.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test that meets the unexpected fails by panicking"
+)]
 
-mod tidy;
 #[cfg(test)]
 mod damage;
+mod payouts;
+mod stage;
+mod tidy;

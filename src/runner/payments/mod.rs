@@ -249,6 +249,34 @@ impl Payments {
         }
     }
 
+    /// Hands a payment over to a person when nobody has known its fate for `patience`. Answers it
+    /// if so. It is still looked up and still listens to callbacks.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub async fn give_up(
+        &self,
+        foreign_id: &ForeignId,
+        patience: Duration,
+    ) -> Result<Option<Payment>, PayError> {
+        let _one_at_a_time = self.0.locks.lock(foreign_id).await;
+        let now = self.0.clock.now();
+        let long_ago = |payment: &Payment| {
+            payment
+                .unknown_since()
+                .and_then(|since| (now - since).to_std().ok())
+                .is_some_and(|unknown_for| unknown_for >= patience)
+        };
+        match self.find(foreign_id)? {
+            Some(payment) if long_ago(&payment) => {
+                let held = self.record(foreign_id, Event::GaveUp, None, |_| {}).await?;
+                self.0.telemetry.payment_held(&held);
+                Ok(Some(held))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Performs steps until somebody else has to do something.
     async fn drive(&self, mut payment: Payment) -> Result<Payment, PayError> {
         let mut delays = NOT_SENT_DELAYS.into_iter();
@@ -283,7 +311,12 @@ impl Payments {
                     self.watch(&payment);
                     return Ok(payment);
                 }
-                NextStep::Decide | NextStep::WaitForPerson | NextStep::Done => return Ok(payment),
+                NextStep::WaitForPerson => {
+                    self.0.telemetry.payment_held(&payment);
+                    self.watch(&payment);
+                    return Ok(payment);
+                }
+                NextStep::Decide | NextStep::Done => return Ok(payment),
             }
         }
     }
