@@ -84,11 +84,11 @@ pub const KEYS: [Key; 29] = [
     key("scripts.limits.array_size", Kind::Integer, "100000"),
     key("scripts.limits.map_size", Kind::Integer, "100000"),
     key("scripts.limits.timeout", Kind::Text, "\"5m\""),
-    key("scripts.limits.concurrent_runs", Kind::Integer, "256"),
+    key("scripts.limits.concurrent_runs", Kind::Integer, "64"),
     key(
         "scripts.limits.concurrent_runs_per_script",
         Kind::Integer,
-        "64",
+        "32",
     ),
     key("store.path", Kind::Text, "\"state\""),
     key("store.cache", Kind::Text, "\"64MiB\""),

@@ -102,8 +102,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
                     .map_err(|_| Refusal::new(format!("`{text}` is more than memory can hold")))
             })
         }),
-        array_size: reader.integer("scripts.limits.array_size", &(100..=10_000_000)),
-        map_size: reader.integer("scripts.limits.map_size", &(100..=10_000_000)),
+        array_size: reader.integer("scripts.limits.array_size", &(100..=1_000_000)),
+        map_size: reader.integer("scripts.limits.map_size", &(100..=1_000_000)),
         timeout: reader.text("scripts.limits.timeout", |text| {
             duration::parse(text, &(Duration::from_secs(1)..=Duration::from_hours(24)))
         }),

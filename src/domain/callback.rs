@@ -201,7 +201,7 @@ impl Callback {
     }
 
     /// The event as scripts get it: the callback's JSON with exact amounts, and our own fields
-    /// `kind`, `final`, `received_at` (milliseconds since 1970), `paid` (or null) and `source`.
+    /// `kind`, `final`, `received_at` (RFC 3339, UTC), `paid` (or null) and `source`.
     #[must_use]
     pub fn event(&self, received_at: Timestamp, source: Source) -> Value {
         let mut event = self.body.clone();
@@ -211,7 +211,10 @@ impl Callback {
         let own = [
             ("kind", Value::from(self.kind())),
             ("final", Value::from(self.is_final())),
-            ("received_at", Value::from(received_at.timestamp_millis())),
+            (
+                "received_at",
+                Value::String(super::clock::shown(received_at)),
+            ),
             ("paid", self.paid().map_or(Value::Null, json_from_decimal)),
             ("source", Value::from(source.as_str())),
         ];
@@ -485,7 +488,7 @@ mod tests {
         assert_eq!(text(&event["id"]), "2686510");
         assert_eq!(text(&event["kind"]), "\"deposit_exchange.confirmed\"");
         assert_eq!(text(&event["final"]), "true");
-        assert_eq!(text(&event["received_at"]), "1790000000123");
+        assert_eq!(event["received_at"], "2026-09-21T14:13:20.123Z");
         assert_eq!(text(&event["paid"]), "0.01000000");
         assert_eq!(text(&event["source"]), "\"replayed\"");
 

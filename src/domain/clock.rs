@@ -5,6 +5,12 @@ use chrono::{DateTime, Utc};
 /// An instant, in UTC. Stored and shown with millisecond precision.
 pub type Timestamp = DateTime<Utc>;
 
+/// The instant as it is shown everywhere: `2026-11-22T09:00:00.000Z`.
+#[must_use]
+pub fn shown(at: Timestamp) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+}
+
 /// Tells the time. One of the crate's few seams: tests and the script test runner set it.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The current instant. May jump in both directions when an operator or NTP sets the clock.

@@ -19,17 +19,15 @@ pub struct BindError {
 
 fn advice(source: &io::Error, what: &str) -> String {
     let key = format!("`{what}.listen` in daemon.toml");
-    match source.kind() {
-        ErrorKind::AddrInUse => format!(
-            "the port is taken, perhaps by another bursar; stop that process or change {key}"
-        ),
-        ErrorKind::AddrNotAvailable => {
-            format!("this machine does not have that address; change {key}")
-        }
-        ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need a privilege; change {key}")
-        }
-        _ => format!("{source}; see {key}"),
+    let kind = source.kind();
+    if kind == ErrorKind::AddrInUse {
+        format!("the port is taken, perhaps by another bursar; stop that process or change {key}")
+    } else if kind == ErrorKind::AddrNotAvailable {
+        format!("this machine does not have that address; change {key}")
+    } else if kind == ErrorKind::PermissionDenied {
+        format!("ports below 1024 need a privilege; change {key}")
+    } else {
+        format!("{source}; see {key}")
     }
 }
 

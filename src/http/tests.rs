@@ -75,6 +75,7 @@ impl World {
             telemetry: telemetry.clone(),
             limits: config.scripts.limits,
             names: Known::default(),
+            unknown_after: Duration::from_secs(900),
             max_in_flight: 1,
         })
         .unwrap();
@@ -157,14 +158,13 @@ impl Server {
 
     /// `head` is the request line and headers, with `\n` between them.
     async fn ask(&self, head: &str, body: &[u8]) -> Answer {
-        let mut request = head.lines().collect::<Vec<_>>().join("\r\n");
+        let mut lines: Vec<String> = head.lines().map(str::to_owned).collect();
         if !head.to_lowercase().contains("\nhost:") {
-            request += &format!("\r\nhost: {}", self.addr);
+            lines.push(format!("host: {}", self.addr));
         }
-        request += &format!(
-            "\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
+        lines.push("connection: close".to_owned());
+        lines.push(format!("content-length: {}", body.len()));
+        let request = lines.join("\r\n") + "\r\n\r\n";
         self.raw(&[request.as_bytes(), body].concat()).await
     }
 
@@ -252,11 +252,11 @@ async fn a_callback_above_the_limit_is_refused_before_it_is_read() {
     let server = world.callbacks().await;
     let announced = b"POST /callbacks HTTP/1.1\r\nhost: x\r\ncontent-length: 4097\r\n\r\n";
     assert_eq!(server.raw(announced).await.status, 413);
-    let chunk = "1001\r\n".to_owned() + "x".repeat(4097).as_str();
-    let chunked = "POST /callbacks HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = server
-        .raw((chunked.to_owned() + chunk.as_str()).as_bytes())
-        .await;
+    let chunked = format!(
+        "POST /callbacks HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1001\r\n{}",
+        "x".repeat(4097)
+    );
+    let answer = server.raw(chunked.as_bytes()).await;
     assert_eq!(answer.status, 413);
     let largest = vec![b'x'; 4096];
     assert_eq!(

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crate::config::Limits;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId, TransactionKey};
 use crate::domain::run::Run;
@@ -18,9 +19,14 @@ use crate::telemetry::Telemetry;
 
 use super::firings::Started;
 
-/// Stack of a script's thread, in bytes. A script that nests as deep as the limits allow needs
-/// less than one; running out of it would abort the process.
+/// Stack of a script's thread, in bytes, before anything it nests. A script that calls as deep as
+/// the limits allow needs less than one.
 const STACK: usize = 8 * 1024 * 1024;
+
+/// Stack for each value that a script can put into another, in bytes: dropping and copying them
+/// goes down level by level, about 1 KiB each (measured), and running out of stack would abort the
+/// process. Reserved addresses, not memory: only what is used is ever touched.
+const STACK_PER_LEVEL: usize = 2 * 1024;
 
 /// What the dispatcher needs to know of a run.
 #[derive(Debug, Clone)]
@@ -67,6 +73,7 @@ pub(super) struct Dispatcher {
     idle: Condvar,
     most: usize,
     most_per_script: usize,
+    stack: usize,
     telemetry: Telemetry,
     execute: OnceLock<Execute>,
 }
@@ -92,13 +99,15 @@ struct Queues {
 }
 
 impl Dispatcher {
-    pub(super) fn new(most: usize, most_per_script: usize, telemetry: Telemetry) -> Self {
+    pub(super) fn new(limits: &Limits, telemetry: Telemetry) -> Self {
+        let levels = limits.array_size.max(limits.map_size);
         Self {
             queues: Mutex::default(),
             changed: Condvar::new(),
             idle: Condvar::new(),
-            most,
-            most_per_script,
+            most: limits.concurrent_runs,
+            most_per_script: limits.concurrent_runs_per_script,
+            stack: STACK.saturating_add(levels.saturating_mul(STACK_PER_LEVEL)),
             telemetry,
             execute: OnceLock::new(),
         }
@@ -181,7 +190,7 @@ impl Dispatcher {
             let (dispatcher, execute) = (Arc::clone(self), Arc::clone(execute));
             let started = std::thread::Builder::new()
                 .name(format!("script-{number}"))
-                .stack_size(STACK)
+                .stack_size(self.stack)
                 .spawn(move || dispatcher.work(&execute));
             match started {
                 Ok(_) => queues.threads += 1,

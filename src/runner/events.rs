@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::domain::callback::{Callback, Source};
+use crate::domain::clock::shown;
 use crate::store::schema::{EventContent, EventRecord, Text};
 use crate::store::{CommitError, ReadError, Store};
 
@@ -52,7 +53,7 @@ fn unreadable(body: &str, record: &EventRecord) -> Value {
         "kind": "unreadable",
         "final": false,
         "body": body,
-        "received_at": record.received_at.timestamp_millis(),
+        "received_at": shown(record.received_at),
         "source": Source::Callback.as_str(),
     })
 }

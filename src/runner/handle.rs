@@ -94,11 +94,7 @@ impl Handle {
             Arc::clone(&generations),
             Arc::clone(&parts.clock),
         )?;
-        let dispatcher = Dispatcher::new(
-            parts.limits.concurrent_runs,
-            parts.limits.concurrent_runs_per_script,
-            parts.telemetry.clone(),
-        );
+        let dispatcher = Dispatcher::new(&parts.limits, parts.telemetry.clone());
         let context = Context {
             tokio: tokio::runtime::Handle::current(),
             store: parts.store,

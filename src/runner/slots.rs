@@ -10,7 +10,7 @@ use super::Context;
 use super::dispatcher::Ticket;
 use super::firings::{Started, add_run};
 use crate::crash_point::CrashPoint;
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{ScheduleTrigger, Trigger};
 use crate::domain::id::{Firing, HandlerId, SetHash, TransactionKey};
 use crate::domain::run::{Input, Run};
@@ -212,9 +212,9 @@ pub(super) fn tick(
 ) -> serde_json::Value {
     json!({
         "name": handler.name,
-        "scheduled_at": slot.timestamp_millis(),
+        "scheduled_at": shown(slot),
         "date": trigger.schedule.date(slot),
-        "fired_at": fired_at.timestamp_millis(),
+        "fired_at": shown(fired_at),
         "late": start.late,
         "missed": start.missed_before,
     })

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::events;
 use super::handle::Handle;
 use super::slots::schedules;
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::shown;
 use crate::domain::handler::{Handler, Trigger};
 use crate::domain::id::{ForeignId, RunId};
 use crate::domain::payment::Payment;
@@ -287,10 +287,6 @@ impl Filter {
         self.state.as_deref().is_none_or(|wanted| wanted == state)
             && self.script.as_deref().is_none_or(|wanted| wanted == script)
     }
-}
-
-fn shown(at: Timestamp) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 fn run_row(run: &Run, state: &str) -> Value {

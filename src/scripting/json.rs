@@ -11,7 +11,7 @@ use super::api::secret::SecretText;
 use crate::domain::money::{decimal_from_json, json_from_decimal};
 
 /// Values within each other, at most; beyond, the text was made to break something.
-const MAX_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 64;
 
 /// Makes a script's value.
 ///

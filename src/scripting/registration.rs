@@ -37,7 +37,7 @@ pub(super) fn schedule(
     options: Map,
     function: FnPtr,
 ) -> Called<()> {
-    let read = || -> Result<(Trigger, Common), Refused> {
+    let read = || -> Result<(Trigger, Tries), Refused> {
         let known = [
             "timezone", "missed", "overlap", "jitter", "retry", "timeout",
         ];
@@ -69,10 +69,10 @@ pub(super) fn schedule(
                 .unwrap_or_default(),
             jitter: options.duration("jitter")?.unwrap_or(Duration::ZERO),
         };
-        Ok((Trigger::Schedule(trigger), common(&mut options)?))
+        Ok((Trigger::Schedule(trigger), tries(&mut options)?))
     };
-    let (trigger, common) = read()?;
-    keep(context, "schedule", name, trigger, &common, function)
+    let (trigger, tries) = read()?;
+    keep(context, "schedule", name, trigger, &tries, function)
 }
 
 /// `on(event, [options], |event| …)`
@@ -82,7 +82,7 @@ pub(super) fn on(
     options: Map,
     function: FnPtr,
 ) -> Called<()> {
-    let read = || -> Result<(String, Trigger, Common), Refused> {
+    let read = || -> Result<(String, Trigger, Tries), Refused> {
         let mut options = Options::new("on", options, &["name", "where", "retry", "timeout"])?;
         let name = options.text("name")?.unwrap_or_else(|| pattern.to_owned());
         let mut filter = BTreeMap::new();
@@ -102,19 +102,19 @@ pub(super) fn on(
             pattern: pattern.to_owned(),
             filter,
         };
-        Ok((name, Trigger::Event(trigger), common(&mut options)?))
+        Ok((name, Trigger::Event(trigger), tries(&mut options)?))
     };
-    let (name, trigger, common) = read()?;
-    keep(context, "on", &name, trigger, &common, function)
+    let (name, trigger, tries) = read()?;
+    keep(context, "on", &name, trigger, &tries, function)
 }
 
-/// Options that both kinds have.
-struct Common {
+/// How often and how long a handler is tried: options that both kinds have.
+struct Tries {
     retry: Retry,
     timeout: Option<Duration>,
 }
 
-fn common(options: &mut Options) -> Result<Common, Refused> {
+fn tries(options: &mut Options) -> Result<Tries, Refused> {
     let mut retry = Retry::default();
     if let Some(map) = options.map("retry")? {
         let mut given = Options::new("retry", map, &["attempts", "first", "max"])?;
@@ -129,7 +129,7 @@ fn common(options: &mut Options) -> Result<Common, Refused> {
     if timeout == Some(Duration::ZERO) {
         return Err("option `timeout` must be above 0".to_owned());
     }
-    Ok(Common { retry, timeout })
+    Ok(Tries { retry, timeout })
 }
 
 /// Which types and statuses there are is the gateway's to say; how a pattern is written is ours.
@@ -166,7 +166,7 @@ fn keep(
     called: &str,
     name: &str,
     trigger: Trigger,
-    common: &Common,
+    tries: &Tries,
     function: FnPtr,
 ) -> Called<()> {
     check_name(name)?;
@@ -178,8 +178,8 @@ fn keep(
             name: name.to_owned(),
         },
         trigger,
-        retry: common.retry,
-        timeout: common.timeout,
+        retry: tries.retry,
+        timeout: tries.timeout,
         line: site.line,
     };
     let registered = Registered {

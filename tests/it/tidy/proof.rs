@@ -58,7 +58,7 @@ fn a_wrong_direction_is_found() {
             ("src/simulator/a.rs", "use crate::domain::money::Amount;", 0),
             ("src/simulator/a.rs", "use crate::domain::signature;", 1),
             ("src/http/a.rs", "use crate::runner::Handle;", 0),
-            ("src/http/a.rs", "use crate::runner::payments;", 1),
+            ("src/http/a.rs", "use crate::store::Store;", 1),
             ("src/runner/a.rs", "use crate::daemon::Daemon;", 1),
             ("src/daemon/a.rs", "use crate::{runner, config::Config};", 0),
             ("src/daemon/a.rs", "use crate::cli::Command;", 1),
