@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio::sync::watch as flag;
 use tokio::task::JoinSet;
 
@@ -103,24 +104,11 @@ pub(super) async fn start(
         )),
     ];
     let addresses = (local(&callbacks)?, local(&admin)?);
-    let mut listeners = JoinSet::new();
-    for (listener, router) in [
-        (
-            callbacks,
-            http::callbacks(handle.clone(), &config.callbacks, &telemetry),
-        ),
-        (
-            admin,
-            http::admin(handle.clone(), &config.admin, &telemetry),
-        ),
-    ] {
-        let mut stopped = stopped.clone();
-        let stop = async move {
-            // The sender is gone only when the daemon is.
-            drop(stopped.changed().await);
-        };
-        listeners.spawn(http::serve(listener, router, stop));
-    }
+    let routers = (
+        http::callbacks(handle.clone(), &config.callbacks, &telemetry),
+        http::admin(handle.clone(), &config.admin, &telemetry),
+    );
+    let listeners = serve([(callbacks, routers.0), (admin, routers.1)], &stopped);
     telemetry.started(addresses.0, addresses.1);
     Ok(Daemon {
         handle,
@@ -134,7 +122,24 @@ pub(super) async fn start(
     })
 }
 
-fn local(listener: &tokio::net::TcpListener) -> Result<SocketAddr, StartError> {
+/// Serves each listener until `stopped` is set.
+fn serve(
+    listeners: [(TcpListener, http::Router); 2],
+    stopped: &flag::Receiver<bool>,
+) -> JoinSet<std::io::Result<()>> {
+    let mut serving = JoinSet::new();
+    for (listener, router) in listeners {
+        let mut stopped = stopped.clone();
+        let stop = async move {
+            // The sender is gone only when the daemon is.
+            drop(stopped.changed().await);
+        };
+        serving.spawn(http::serve(listener, router, stop));
+    }
+    serving
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
     listener.local_addr().map_err(|_| StartError::Interrupted)
 }
 

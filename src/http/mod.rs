@@ -14,6 +14,7 @@ mod serve;
 mod tests;
 
 pub use admin::admin;
+pub use axum::Router;
 pub use bind::{BindError, bind};
 pub use callbacks::callbacks;
 pub use serve::serve;
