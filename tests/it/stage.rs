@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// The longest anything in a test may take. Generous: it only bounds tests that have failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Sender data that the gateway wants with every withdrawal, as the fields of a map literal.
 pub const SENDER: &str = r#"
