@@ -20,6 +20,41 @@
 //! | [`cli`] | the command line |
 //!
 //! Who may use whom is kept by the tests in `tests/it/tidy`.
+//!
+//! # What always holds
+//!
+//! - **No payment is sent twice.** One function sends ([`runner`]'s money path); before the first
+//!   byte leaves, the intent with the exact bytes and the mark that they are being sent are on
+//!   disk, and nothing that has that mark is ever sent again: it is looked up.
+//! - **Nothing answered with 200 is lost.** A callback and the runs it starts are one commit, and
+//!   the answer comes after it. What was taken once is known for ever.
+//! - **A run goes on where it stopped.** What a script asks of the world is answered from the
+//!   run's journal when it is there, and is there before the script sees it. A run keeps the
+//!   script set it began with.
+//! - **A slot fires once.** Its record and its run are one commit, and its instant is part of the
+//!   run's identity.
+//! - **Decisions are pure.** Every state change is a function in [`domain`]; live work and recovery
+//!   call the same ones.
+//! - **The store never shrinks silently.** It opens whole or not at all.
+//!
+//! # A callback
+//!
+//! [`http::callbacks`] takes the bytes; [`triggers::intake`] verifies them;
+//! [`domain::callback::Callback`] understands them and derives the event's key; the runner looks
+//! the key up, finds the payment the event is about and the handlers it starts, and commits event,
+//! payment and runs together through [`store::Store::commit`]. Only then 200 is answered and the
+//! runs are queued. A script thread executes each with [`scripting::ScriptSet::execute`]; its steps
+//! come back through [`scripting::effects::Effects`], and one commit ends the run.
+//!
+//! # A payment
+//!
+//! `gateway::withdraw(#{…})` in a script becomes an [`effects`](scripting::effects) request. The
+//! runner derives the key if the script gave none, [`gateway::prepare`] checks the fields and makes
+//! the bytes, and the money path goes through [`domain::payment::next_step`]: decide and commit the
+//! intent, commit the mark, [`gateway::Client::send`], commit what the
+//! [`Disposition`](gateway::Disposition) means. A lost answer makes it `unknown`: the sweep looks it
+//! up with growing delays while callbacks may settle it any moment. The outcome is a step in the
+//! run's journal, so the script sees the same payment when it is run again.
 
 pub mod cli;
 pub mod config;

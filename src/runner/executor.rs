@@ -1,5 +1,6 @@
 //! Executes one run: from its record and journal to the one commit that ends the execution.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +78,21 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         deadline,
     ));
     let effects = Arc::clone(&world);
-    let ended = set.execute(&run.handler, &input, effects, deadline.into_std());
+    let executed = catch_unwind(AssertUnwindSafe(|| {
+        set.execute(&run.handler, &input, effects, deadline.into_std())
+    }));
     CrashPoint::HandlerReturned.pass();
+    let Ok(ended) = executed else {
+        // A bug of ours. What the execution has not yet written is in doubt and is left out; the
+        // run must not take its thread or its lane with it.
+        let text = "internal error while executing the handler; the log has the details";
+        return Ok(conclude(
+            context,
+            run,
+            None,
+            &Verdict::parked(text.to_owned()),
+        ));
+    };
     let verdict = match judge(&run, handler.retry, &world, ended, limit) {
         Judged::Verdict(verdict) => verdict,
         Judged::Nothing(after) => return Ok(after),

@@ -13,7 +13,7 @@ impl Telemetry {
     /// A callback is on disk and will be answered 200.
     pub fn callback_accepted(&self, kind: &str, runs: usize) {
         self.callback("accepted");
-        tracing::info!(kind, runs, "callback accepted");
+        tracing::debug!(kind, runs, "callback accepted");
     }
 
     /// A callback was delivered again.
@@ -52,7 +52,7 @@ impl Telemetry {
                 tracing::warn!(run = %run.id, handler = %run.handler, tries = run.tries, "run will be tried again\n{error}");
             }
             RunState::Queued | RunState::Running | RunState::Succeeded | RunState::Cancelled => {
-                tracing::info!(run = %run.id, handler = %run.handler, state = %run.state, "run ended");
+                tracing::debug!(run = %run.id, handler = %run.handler, state = %run.state, "run ended");
             }
         }
     }
