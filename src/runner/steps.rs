@@ -17,7 +17,7 @@ use crate::domain::run::Outcome;
 use crate::gateway::{ArgumentError, Disposition, Prepared, Rejection, prepare};
 use crate::outbound::{self, DataFolder, FileError, HttpError};
 use crate::scripting::effects::{
-    Code, Failure, HttpRequest, Interrupt, Request, Site, Space, StateAccess, Stop,
+    Code, Failure, FileAccess, HttpRequest, Interrupt, Request, Site, Space, StateAccess, Stop,
 };
 use crate::store::Changes;
 use crate::store::schema::{ADDRESSES, ONCE};
@@ -72,11 +72,8 @@ impl World {
                 let key = idempotency::derive(self.position(progress, step, 0));
                 self.http(request, &key)
             }
-            Request::FileRead { .. }
-            | Request::FileWrite { .. }
-            | Request::FileList { .. }
-            | Request::FileMove { .. } => {
-                file(&self.context.files, request).map_err(|error| file_failure(&error).into())
+            Request::File(access) => {
+                file(&self.context.files, access).map_err(|error| file_failure(&error).into())
             }
             Request::Now => Ok(Value::from(self.context.clock.now().timestamp_millis())),
             Request::Log {
@@ -415,28 +412,16 @@ fn unavailable(operation: Operation, reason: &str) -> Failure {
     )
 }
 
-/// Performs a step on the data folder.
-fn file(files: &DataFolder, request: Request) -> Result<Value, FileError> {
-    match request {
-        Request::FileRead { path } => files.read(&path, MAX_FILE).map(Value::String),
-        Request::FileWrite { path, text } => files.write(&path, &text).map(|()| Value::Null),
-        Request::FileMove { from, to } => files.move_file(&from, &to).map(|()| Value::Null),
-        Request::FileList { path } => Ok(files
+fn file(files: &DataFolder, access: FileAccess) -> Result<Value, FileError> {
+    match access {
+        FileAccess::Read { path } => files.read(&path, MAX_FILE).map(Value::String),
+        FileAccess::Write { path, text } => files.write(&path, &text).map(|()| Value::Null),
+        FileAccess::Move { from, to } => files.move_file(&from, &to).map(|()| Value::Null),
+        FileAccess::List { path } => Ok(files
             .list(&path)?
             .into_iter()
             .map(|file| json!({"name": file.name, "size": file.size, "is_dir": file.is_dir}))
             .collect()),
-        Request::Gateway { .. }
-        | Request::Pay { .. }
-        | Request::PayAll { .. }
-        | Request::Payment { .. }
-        | Request::State { .. }
-        | Request::OnceBegin { .. }
-        | Request::OnceEnd { .. }
-        | Request::Emit { .. }
-        | Request::Http(_)
-        | Request::Now
-        | Request::Log { .. } => Ok(Value::Null),
     }
 }
 

@@ -96,31 +96,8 @@ pub enum Request {
     /// An HTTP request to an allowed origin. Answers `#{status, headers, body}`; `body` is parsed
     /// when it is JSON, a text otherwise.
     Http(HttpRequest),
-    /// The text of a file below the data folder. Answers a string.
-    FileRead {
-        /// Relative path.
-        path: String,
-    },
-    /// Replaces a file below the data folder, atomically. Answers null.
-    FileWrite {
-        /// Relative path.
-        path: String,
-        /// The new content.
-        text: String,
-    },
-    /// The names in a folder below the data folder, sorted. Answers a list of
-    /// `#{name, size, is_dir}`.
-    FileList {
-        /// Relative path; empty for the data folder itself.
-        path: String,
-    },
-    /// Moves a file below the data folder; the target must not exist. Answers null.
-    FileMove {
-        /// Relative path.
-        from: String,
-        /// Relative path.
-        to: String,
-    },
+    /// Reads or changes a file below the data folder. Answers as each variant says.
+    File(FileAccess),
     /// What time it is. Answers milliseconds since 1970 in UTC.
     Now,
     /// A line in the run's log. Answers null.
@@ -148,10 +125,7 @@ impl Request {
             Self::OnceEnd { .. } => "once_end",
             Self::Emit { .. } => "emit",
             Self::Http(_) => "http",
-            Self::FileRead { .. } => "file_read",
-            Self::FileWrite { .. } => "file_write",
-            Self::FileList { .. } => "file_list",
-            Self::FileMove { .. } => "file_move",
+            Self::File(_) => "file",
             Self::Now => "now",
             Self::Log { .. } => "log",
         }
@@ -171,8 +145,7 @@ impl Request {
             Self::Pay { .. }
             | Self::PayAll { .. }
             | Self::Http(_)
-            | Self::FileWrite { .. }
-            | Self::FileMove { .. } => true,
+            | Self::File(FileAccess::Write { .. } | FileAccess::Move { .. }) => true,
             Self::Gateway { operation, .. } => {
                 !matches!(operation.effect(), crate::domain::operation::Effect::Read)
             }
@@ -181,8 +154,7 @@ impl Request {
             | Self::OnceBegin { .. }
             | Self::OnceEnd { .. }
             | Self::Emit { .. }
-            | Self::FileRead { .. }
-            | Self::FileList { .. }
+            | Self::File(FileAccess::Read { .. } | FileAccess::List { .. })
             | Self::Now
             | Self::Log { .. } => false,
         }
@@ -231,6 +203,36 @@ pub enum StateAccess {
     List {
         /// The prefix.
         prefix: String,
+    },
+}
+
+/// What is done with a file. Paths are relative to the data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileAccess {
+    /// Its text. Answers a string.
+    Read {
+        /// The file.
+        path: String,
+    },
+    /// Replaces it, atomically. Answers null.
+    Write {
+        /// The file.
+        path: String,
+        /// The new content.
+        text: String,
+    },
+    /// The names in a folder, sorted. Answers a list of `#{name, size, is_dir}`.
+    List {
+        /// The folder; empty for the data folder itself.
+        path: String,
+    },
+    /// Moves it; the target must not exist. Answers null.
+    Move {
+        /// The file.
+        from: String,
+        /// Its new path.
+        to: String,
     },
 }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::effects::{Code, Effects, Failure, Interrupt, Request, Site, StateAccess, Stop};
+use super::effects::{
+    Code, Effects, Failure, FileAccess, Interrupt, Request, Site, StateAccess, Stop,
+};
 use super::{Ended, Known, ScriptSet, Sources};
 use crate::config::Limits;
 use crate::domain::diagnostic::{Diagnostic, render};
@@ -156,20 +158,23 @@ impl Effects for FakeWorld {
                 Failure::new(Code::HttpUnavailable, "shop.example did not answer"),
             )),
             Request::Http(_) => Ok(json!({"status": 200, "headers": {}, "body": {"rate": 2}})),
-            Request::FileRead { path } => match self.files.lock().unwrap().get(&path) {
+            Request::File(FileAccess::Read { path }) => match self.files.lock().unwrap().get(&path)
+            {
                 Some(text) => Ok(text.as_str().into()),
                 None => Err(Stop::Failure(Failure::new(
                     Code::NotFound,
                     format!("there is no file {path}"),
                 ))),
             },
-            Request::FileList { .. } => Ok(json!([{"name": "a", "size": 1, "is_dir": false}])),
+            Request::File(FileAccess::List { .. }) => {
+                Ok(json!([{"name": "a", "size": 1, "is_dir": false}]))
+            }
             Request::Now => Ok(json!(1_763_802_000_000_i64)),
-            Request::FileWrite { path, text } => {
+            Request::File(FileAccess::Write { path, text }) => {
                 self.files.lock().unwrap().insert(path, text);
                 Ok(Value::Null)
             }
-            Request::Emit { .. } | Request::FileMove { .. } | Request::Log { .. } => {
+            Request::Emit { .. } | Request::File(FileAccess::Move { .. }) | Request::Log { .. } => {
                 Ok(Value::Null)
             }
         }

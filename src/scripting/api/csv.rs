@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::domain::diagnostic::closest;
 use crate::domain::money::parse_decimal;
 use crate::scripting::current::{self, Called};
-use crate::scripting::effects::{Code, Failure, Request};
+use crate::scripting::effects::{Code, Failure, FileAccess, Request};
 use crate::scripting::options::{Options, type_in_words};
 use crate::scripting::reference::FunctionDoc;
 
@@ -55,9 +55,9 @@ fn read(context: &NativeCallContext, path: &str, options: Map) -> Called<Dynamic
             })
         })
         .map_err(current::invalid)?;
-    let request = Request::FileRead {
+    let request = Request::File(FileAccess::Read {
         path: path.to_owned(),
-    };
+    });
     let answer = current::step(context, "csv::read", request)?;
     let text = answer.as_str().unwrap_or_default();
     parse(text, &expected)
@@ -195,10 +195,10 @@ fn write(context: &NativeCallContext, path: &str, rows: &Array, options: Map) ->
         .map_err(current::invalid)?;
     let text = table(rows, columns)
         .map_err(|message| current::invalid(format!("csv::write: {message}")))?;
-    let request = Request::FileWrite {
+    let request = Request::File(FileAccess::Write {
         path: path.to_owned(),
         text,
-    };
+    });
     current::step(context, "csv::write", request).map(|_| ())
 }
 

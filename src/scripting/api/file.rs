@@ -3,7 +3,7 @@
 use rhai::Module;
 
 use crate::scripting::current;
-use crate::scripting::effects::Request;
+use crate::scripting::effects::{FileAccess, Request};
 use crate::scripting::reference::FunctionDoc;
 
 /// The namespace.
@@ -11,19 +11,35 @@ pub(super) fn module() -> Module {
     let mut module = Module::new();
     function!(module, "read", |context, path: &str| {
         let path = path.to_owned();
-        current::step_value(&context, "file::read", Request::FileRead { path })
+        current::step_value(
+            &context,
+            "file::read",
+            Request::File(FileAccess::Read { path }),
+        )
     });
     function!(module, "list", |context| {
         let path = String::new();
-        current::step_value(&context, "file::list", Request::FileList { path })
+        current::step_value(
+            &context,
+            "file::list",
+            Request::File(FileAccess::List { path }),
+        )
     });
     function!(module, "list", |context, path: &str| {
         let path = path.to_owned();
-        current::step_value(&context, "file::list", Request::FileList { path })
+        current::step_value(
+            &context,
+            "file::list",
+            Request::File(FileAccess::List { path }),
+        )
     });
     function!(module, "move", |context, from: &str, to: &str| {
         let (from, to) = (from.to_owned(), to.to_owned());
-        current::step_value(&context, "file::move", Request::FileMove { from, to })
+        current::step_value(
+            &context,
+            "file::move",
+            Request::File(FileAccess::Move { from, to }),
+        )
     });
     module
 }
