@@ -12,3 +12,7 @@ mod damage;
 mod payouts;
 mod stage;
 mod tidy;
+
+// The lints for tests hold in the helpers of a module only where it says so.
+#[cfg(test)]
+mod cli;

@@ -1,0 +1,95 @@
+//! `bursar store verify`
+
+use serde_json::{Value, json};
+
+use super::exit_code::{Failure, Outcome, with_causes};
+use super::listed::Shown;
+use super::output::{facts, print, print_json};
+use super::settings::Settings;
+use crate::config::Need;
+use crate::store::{Damage, OpenError, Report, verify};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Read everything in `store.path` and report what is damaged
+    Verify {
+        #[command(flatten)]
+        shown: Shown,
+    },
+}
+
+pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
+    let Command::Verify { shown } = command;
+    let path = settings.load(Need::Nothing)?.store.path;
+    let report = verify(&path).map_err(|error| refused(&error))?;
+    if shown.json {
+        print_json(&as_json(&report));
+    } else {
+        print(&format!("store `{}`\n{}", path.display(), as_text(&report)));
+    }
+    if report.damage.is_empty() {
+        return Ok(());
+    }
+    let damage: Vec<String> = report.damage.iter().map(found).collect();
+    Err(Failure::bad_data(format!(
+        "the store is damaged; nothing was changed\n{}",
+        damage.join("\n")
+    )))
+}
+
+/// A store that does not open: whether its data are bad, or only the circumstances.
+pub(super) fn refused(error: &OpenError) -> Failure {
+    match error {
+        OpenError::Newer { .. } | OpenError::Damaged(_) => Failure::bad_data(with_causes(error)),
+        OpenError::Locked(_) | OpenError::Io { .. } => Failure::failed(with_causes(error)),
+    }
+}
+
+fn found(damage: &Damage) -> String {
+    let Damage {
+        file,
+        finding,
+        remedy,
+    } = damage;
+    format!("  `{}`: {finding}; {remedy}", file.display())
+}
+
+fn as_text(report: &Report) -> String {
+    let (first, last) = report.journal;
+    let number = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    facts(&[
+        ("guard journal", format!("commits {first} to {last}")),
+        ("interrupted append", format!("{} bytes", report.torn_bytes)),
+        ("checkpoint", number(report.checkpoint)),
+        ("index", number(report.index)),
+        ("records", report.records.to_string()),
+        ("blobs", report.blobs.to_string()),
+        ("damage", report.damage.len().to_string()),
+    ])
+}
+
+fn as_json(report: &Report) -> Value {
+    let (first, last) = report.journal;
+    let damage: Vec<Value> = report
+        .damage
+        .iter()
+        .map(|damage| {
+            json!({
+                "file": damage.file.display().to_string(),
+                "finding": damage.finding,
+                "remedy": damage.remedy.to_string(),
+            })
+        })
+        .collect();
+    let slots = report.damaged_slots.iter();
+    json!({
+        "journal": {"first": first, "last": last},
+        "torn_bytes": report.torn_bytes,
+        "checkpoint": report.checkpoint,
+        "index": report.index,
+        "records": report.records,
+        "blobs": report.blobs,
+        "damaged_slots": slots.map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "damage": damage,
+    })
+}
