@@ -105,7 +105,7 @@ async fn page() -> impl IntoResponse {
         (
             CONTENT_SECURITY_POLICY,
             "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
              require-trusted-types-for 'script'",
         ),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
