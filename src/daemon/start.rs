@@ -68,8 +68,8 @@ pub(super) async fn start(
         secrets: config.secrets.keys().cloned().collect(),
     };
     let http = ScriptHttp::new(&config.scripts.http, config.secrets.clone(), &telemetry)?;
-    let callbacks = http::bind(config.callbacks.listen, "callbacks.listen").await?;
-    let admin = http::bind(config.admin.listen, "admin.listen").await?;
+    let callbacks = http::bind(config.callbacks.listen, "callbacks").await?;
+    let admin = http::bind(config.admin.listen, "admin").await?;
     let handle = Handle::build(Parts {
         store: store.clone(),
         gateway,

@@ -49,6 +49,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     (
         "cli",
         &[
+            // `call` is one signed request from the shell, past the daemon.
+            "gateway",
             "domain",
             "telemetry",
             "config",
