@@ -10,10 +10,11 @@ use serde_json::Value;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::RunId;
 use crate::domain::money::{decimal_from_json, json_from_decimal};
-use crate::domain::run::JournalEntry;
-use crate::scripting::effects::{Code, Failure, StateAccess};
+use crate::domain::run::{JournalEntry, Run};
+use crate::scripting::effects::{Code, Failure, LogLevel, StateAccess};
 use crate::store::schema::{ONCE, STATE, STEPS};
 use crate::store::{Changes, Order, Range, ReadError, Store, Versioned};
+use crate::telemetry::Telemetry;
 
 /// The most keys that `state::list` answers.
 const LIST_LIMIT: usize = 10_000;
@@ -34,6 +35,14 @@ pub(super) struct Emission {
     pub(super) at: Option<Timestamp>,
 }
 
+/// A line that a script logged.
+#[derive(Debug, Clone)]
+pub(super) struct LogLine {
+    pub(super) level: LogLevel,
+    pub(super) text: String,
+    pub(super) fields: Value,
+}
+
 /// What is not yet written.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
@@ -42,6 +51,7 @@ pub(super) struct Buffer {
     read: HashMap<StateKey, Option<Versioned<Value>>>,
     once: Vec<((String, String), Value)>,
     emitted: Vec<Emission>,
+    logged: Vec<LogLine>,
 }
 
 impl Buffer {
@@ -66,6 +76,24 @@ impl Buffer {
 
     pub(super) fn emit(&mut self, emission: Emission) {
         self.emitted.push(emission);
+    }
+
+    pub(super) fn log(&mut self, line: LogLine) {
+        self.logged.push(line);
+    }
+
+    /// Writes the logged lines to the log. Called once what they belong to is durable, so that an
+    /// execution that starts again does not say everything twice.
+    pub(super) fn say(&self, run: &Run, telemetry: &Telemetry) {
+        for line in &self.logged {
+            let level = match line.level {
+                LogLevel::Debug => tracing::Level::DEBUG,
+                LogLevel::Info => tracing::Level::INFO,
+                LogLevel::Warn => tracing::Level::WARN,
+                LogLevel::Error => tracing::Level::ERROR,
+            };
+            telemetry.script_logged(run, level, &line.text, &line.fields);
+        }
     }
 
     /// The emitted events; the caller adds what they start to the same commit.

@@ -227,6 +227,9 @@ fn conclude(
     }
     match context.tokio.block_on(context.store.commit(changes)) {
         Ok(()) => {
+            if let Some(world) = world {
+                world.say();
+            }
             context.telemetry.run_ended(&run);
             if let Some(started) = started {
                 context.dispatcher.enqueue(started);

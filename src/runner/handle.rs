@@ -12,12 +12,12 @@ use super::firings::{Firings, Started, add_run};
 use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
-use super::payments::Payments;
+use super::payments::{Payments, Watched};
 use super::slots::{Slots, schedules, tick};
 use super::{Context, Parts, StartError, delayed, sweep};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
-use crate::domain::id::{Firing, ForeignId, HandlerId, RunId, SetHash};
+use crate::domain::id::{Firing, HandlerId, RunId, SetHash};
 use crate::domain::run::{Input, Run};
 use crate::domain::schedule::Start;
 use crate::scripting::Sources;
@@ -28,7 +28,7 @@ use crate::store::{Changes, CommitError, Order, Range, ReadError};
 #[derive(Clone)]
 pub struct Handle {
     pub(super) context: Arc<Context>,
-    watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<ForeignId>>>>,
+    watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<Watched>>>>,
     last_reload: Arc<Mutex<Vec<Diagnostic>>>,
 }
 

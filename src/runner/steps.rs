@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::batch;
-use super::buffer::{AccessError, Emission};
+use super::buffer::{AccessError, Emission, LogLine};
 use super::payments::{PayError, PaymentRequest};
 use super::world::{OnceScope, Progress, World};
 use crate::domain::id::ForeignId;
@@ -81,8 +81,11 @@ impl World {
                 text,
                 fields,
             } => {
-                let telemetry = &self.context.telemetry;
-                telemetry.script_logged(&self.run, level.as_str(), &text, &fields);
+                progress.buffer.log(LogLine {
+                    level,
+                    text,
+                    fields,
+                });
                 Ok(Value::Null)
             }
         }

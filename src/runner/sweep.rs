@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::Context;
-use super::payments::{PayError, can_be_looked_up};
+use super::payments::{PayError, Watched, can_be_looked_up};
 use crate::domain::id::ForeignId;
 use crate::domain::payment::{Payment, State};
 use crate::domain::retry::delay;
@@ -58,7 +58,7 @@ impl Agenda {
 }
 
 /// Runs until the sender of `watch` is gone. Payments sent there are watched from then on.
-pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceiver<ForeignId>) {
+pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceiver<Watched>) {
     let mut agenda = Agenda::default();
     let (again, mut done) = mpsc::unbounded_channel::<(ForeignId, u32, Option<Payment>)>();
     let gate = Arc::new(Semaphore::new(AT_ONCE));
@@ -72,8 +72,9 @@ pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceive
         tokio::select! {
             () = tokio::time::sleep_until(wake) => {}
             watched = watch.recv() => match watched {
-                Some(id) if !agenda.known.contains_key(&id) => {
-                    agenda.add(id, Instant::now() + UNKNOWN.0, 0);
+                Some((id, state)) if !agenda.known.contains_key(&id) => {
+                    let (first, _) = delays(state).unwrap_or(EXPECTED);
+                    agenda.add(id, Instant::now() + first, 0);
                 }
                 Some(_) => {}
                 None => return,
@@ -163,15 +164,21 @@ fn next_delay(id: &ForeignId, asked: u32, payment: Option<&Payment>) -> Option<D
     if !can_be_looked_up(payment.content.operation) && payment.state != State::Intended {
         return None;
     }
-    let (first, max) = match payment.state {
-        State::Unknown | State::Sending | State::Intended => UNKNOWN,
-        State::Accepted | State::Pending | State::Held => EXPECTED,
+    let (first, max) = delays(payment.state)?;
+    Some(delay(first, max, asked, id.as_str()))
+}
+
+/// The first and the longest delay between look-ups of a payment in this state; `None` when there
+/// is nothing to ask.
+const fn delays(state: State) -> Option<(Duration, Duration)> {
+    match state {
+        State::Unknown | State::Sending | State::Intended => Some(UNKNOWN),
+        State::Accepted | State::Pending | State::Held => Some(EXPECTED),
         State::Planned
         | State::Confirmed
         | State::Declined
         | State::Cancelled
         | State::Rejected
-        | State::Refused => return None,
-    };
-    Some(delay(first, max, asked, id.as_str()))
+        | State::Refused => None,
+    }
 }

@@ -116,6 +116,14 @@ impl World {
             .emitted(progress.buffer.emitted(), changes)
     }
 
+    /// Says what was logged since the last commit, once the commit that ended the execution is
+    /// durable.
+    pub(super) fn say(&self) {
+        self.progress()
+            .buffer
+            .say(&self.run, &self.context.telemetry);
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +140,8 @@ impl World {
             .firings
             .emitted(progress.buffer.emitted(), &mut changes);
         self.commit(changes)?;
-        progress.buffer = Buffer::default();
+        let written = std::mem::take(&mut progress.buffer);
+        written.say(&self.run, &self.context.telemetry);
         progress.failed = None;
         self.context.dispatcher.enqueue(started);
         Ok(())

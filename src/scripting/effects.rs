@@ -270,19 +270,6 @@ pub enum LogLevel {
     Error,
 }
 
-impl LogLevel {
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-}
-
 /// Why a step has no value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stop {

@@ -6,7 +6,7 @@ use super::Telemetry;
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::{Diagnostic, render};
 use crate::domain::id::{ForeignId, HandlerId, SetHash};
-use crate::domain::payment::{IllegalTransition, Payment};
+use crate::domain::payment::{IllegalTransition, Payment, State};
 use crate::domain::run::{Run, RunState};
 
 impl Telemetry {
@@ -58,7 +58,7 @@ impl Telemetry {
     }
 
     /// A script wrote a line.
-    pub fn script_logged(&self, run: &Run, level: &str, text: &str, fields: &Value) {
+    pub fn script_logged(&self, run: &Run, level: tracing::Level, text: &str, fields: &Value) {
         let fields = if fields.is_null() {
             String::new()
         } else {
@@ -66,10 +66,10 @@ impl Telemetry {
         };
         let (script, id) = (&run.handler.script, &run.id);
         match level {
-            "debug" => tracing::debug!(script, run = %id, "{text}{fields}"),
-            "warn" => tracing::warn!(script, run = %id, "{text}{fields}"),
-            "error" => tracing::error!(script, run = %id, "{text}{fields}"),
-            _ => tracing::info!(script, run = %id, "{text}{fields}"),
+            tracing::Level::ERROR => tracing::error!(script, run = %id, "{text}{fields}"),
+            tracing::Level::WARN => tracing::warn!(script, run = %id, "{text}{fields}"),
+            tracing::Level::INFO => tracing::info!(script, run = %id, "{text}{fields}"),
+            _ => tracing::debug!(script, run = %id, "{text}{fields}"),
         }
     }
 
@@ -78,7 +78,21 @@ impl Telemetry {
         let counter = &self.metrics().payments_total;
         counter.with_label_values(&[payment.state.as_str()]).inc();
         let (foreign_id, state) = (&payment.foreign_id, payment.state);
-        tracing::info!(%foreign_id, %state, "payment moved");
+        match state {
+            // On the way of every payment; what follows them is news.
+            State::Planned | State::Intended | State::Sending => {
+                tracing::debug!(%foreign_id, %state, "payment moved");
+            }
+            State::Unknown | State::Held | State::Rejected | State::Refused => {
+                let error = payment.error.as_deref().unwrap_or("");
+                tracing::warn!(%foreign_id, %state, error, "payment moved");
+            }
+            State::Accepted
+            | State::Pending
+            | State::Confirmed
+            | State::Declined
+            | State::Cancelled => tracing::info!(%foreign_id, %state, "payment moved"),
+        }
     }
 
     /// The gateway said something about a payment that cannot be. Nothing was changed.

@@ -44,6 +44,9 @@ const NOT_SENT_DELAYS: [Duration; 3] = [
     Duration::from_secs(2),
 ];
 
+/// A payment to watch, and the state it was in.
+pub(super) type Watched = (ForeignId, State);
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct PaymentRequest {
@@ -103,7 +106,7 @@ struct Inner {
     /// One task at a time works on a payment.
     locks: KeyLocks<ForeignId>,
     /// Tells the sweep which payments to watch.
-    watch: mpsc::UnboundedSender<ForeignId>,
+    watch: mpsc::UnboundedSender<Watched>,
 }
 
 impl Payments {
@@ -114,7 +117,7 @@ impl Payments {
         gateway: Client,
         clock: Arc<dyn Clock>,
         telemetry: Telemetry,
-        watch: mpsc::UnboundedSender<ForeignId>,
+        watch: mpsc::UnboundedSender<Watched>,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -346,6 +349,10 @@ impl Payments {
 
     fn watch(&self, payment: &Payment) {
         // Nobody listens any more while the daemon stops; the next start finds it in the store.
-        drop(self.0.watch.send(payment.foreign_id.clone()));
+        drop(
+            self.0
+                .watch
+                .send((payment.foreign_id.clone(), payment.state)),
+        );
     }
 }
