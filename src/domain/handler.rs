@@ -101,10 +101,16 @@ impl Default for Retry {
 }
 
 impl EventTrigger {
+    /// Whether events of this kind can start the handler at all.
+    #[must_use]
+    pub fn matches_kind(&self, kind: &str) -> bool {
+        pattern_matches(&self.pattern, kind)
+    }
+
     /// Whether an event of this kind with this content starts the handler.
     #[must_use]
     pub fn matches(&self, kind: &str, event: &Value) -> bool {
-        pattern_matches(&self.pattern, kind)
+        self.matches_kind(kind)
             && self.filter.iter().all(|(path, expected)| {
                 at_path(event, path).is_some_and(|found| same(found, expected))
             })

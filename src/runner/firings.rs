@@ -1,7 +1,7 @@
 //! From something that happened to the runs it starts: in the same commit that records it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
@@ -60,12 +60,13 @@ impl Firings {
         now.max(before.saturating_add(1))
     }
 
-    /// Adds a run of every handler that the event starts. Answers the runs.
+    /// Adds a run of every handler that the event starts. Answers the runs. `event` is made only
+    /// when a handler wants to see it.
     pub(super) fn event(
         &self,
         key: &str,
         kind: &str,
-        event: &Value,
+        event: &LazyLock<Value, impl FnOnce() -> Value>,
         lane: Option<&TransactionKey>,
         changes: &mut Changes,
     ) -> Vec<Run> {
@@ -75,7 +76,7 @@ impl Firings {
             let Trigger::Event(trigger) = &handler.trigger else {
                 continue;
             };
-            if !trigger.matches(kind, event) {
+            if !trigger.matches_kind(kind) || !trigger.matches(kind, event) {
                 continue;
             }
             let mut run = Run::queued(
@@ -119,7 +120,8 @@ impl Firings {
         value: &Value,
         changes: &mut Changes,
     ) -> Vec<Run> {
-        let runs = self.event(key, kind, value, None, changes);
+        let event = LazyLock::new(|| value.clone());
+        let runs = self.event(key, kind, &event, None, changes);
         let record = EventRecord {
             kind: kind.to_owned(),
             content: EventContent::Custom(Text::Here(value.to_string())),

@@ -1,7 +1,7 @@
 //! Takes callbacks in: verified, deduplicated for ever, and on disk — with the runs they start
 //! and what they say about our payments — before anybody answers 200.
 
-use serde_json::Value;
+use std::sync::LazyLock;
 
 use crate::crash_point::CrashPoint;
 use crate::domain::callback::{Callback, EventKey, Source};
@@ -95,7 +95,7 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         }
         let payment = find_payment(context, callback)?;
         let mut commit = Changes::new();
-        let taken = take(
+        let runs = take(
             context,
             callback,
             &key,
@@ -112,21 +112,16 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         CrashPoint::CallbackRecorded.pass();
         context
             .telemetry
-            .callback_accepted(&callback.kind(), taken.runs.len());
+            .callback_accepted(&callback.kind(), runs.len());
         match &payment {
             Some(payment) => announce(context, payment),
-            None => settle_race(context, callback, &taken.event).await?,
+            None if may_be_a_payment(callback) => settle_race(context, callback).await?,
+            None => {}
         }
-        let started = Started(taken.runs.iter().map(Ticket::of).collect());
+        let started = Started(runs.iter().map(Ticket::of).collect());
         context.dispatcher.enqueue(started);
         return Ok(Answer::Accepted);
     }
-}
-
-/// What a callback starts, and what handlers are given for it.
-struct Taken {
-    event: Value,
-    runs: Vec<Run>,
 }
 
 /// Adds the event, the runs it starts and what it says about a payment to `commit`.
@@ -137,11 +132,11 @@ fn take(
     kept: &EventContent,
     payment: Option<&Changed>,
     commit: &mut Changes,
-) -> Taken {
+) -> Vec<Run> {
     let transaction = callback.transaction();
     let received_at = context.clock.now();
     commit.require_absent(&EVENTS, &key.to_owned());
-    let event = callback.event(received_at, Source::Callback);
+    let event = LazyLock::new(|| callback.event(received_at, Source::Callback));
     let runs = context
         .firings
         .event(key, &callback.kind(), &event, Some(transaction), commit);
@@ -153,18 +148,24 @@ fn take(
         runs: runs.iter().map(|run| run.id.clone()).collect(),
     };
     put_event(key, &record, commit);
-    let place = (
-        transaction.family().to_owned(),
-        transaction.id.clone(),
-        context.firings.next_order(),
-    );
-    commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     if let Some(payment) = payment {
         let id = &payment.after.foreign_id;
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
         put(commit, &payment.after);
+    } else if may_be_a_payment(callback) {
+        let place = (
+            transaction.family().to_owned(),
+            transaction.id.clone(),
+            context.firings.next_order(),
+        );
+        commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     }
-    Taken { event, runs }
+    runs
+}
+
+/// Whether the callback's transaction can be one that we asked for. Deposits come by themselves.
+fn may_be_a_payment(callback: &Callback) -> bool {
+    callback.transaction().family() != "deposit"
 }
 
 fn announce(context: &Context, changed: &Changed) {
@@ -177,6 +178,9 @@ fn announce(context: &Context, changed: &Changed) {
 
 /// The payment that the callback is about, moved on by it.
 fn find_payment(context: &Context, callback: &Callback) -> Result<Option<Changed>, ReadError> {
+    if !may_be_a_payment(callback) {
+        return Ok(None);
+    }
     let Some(id) = payment_id(context, callback)? else {
         return Ok(None);
     };
@@ -217,12 +221,17 @@ fn payment_id(context: &Context, callback: &Callback) -> Result<Option<ForeignId
 /// A callback without our key may have come in while the answer to its request was being recorded.
 /// The money path looks for such callbacks after it has recorded the id; this looks for the id
 /// after the callback is recorded: whoever is second sees the other.
-async fn settle_race(context: &Context, callback: &Callback, event: &Value) -> Result<(), Refusal> {
+async fn settle_race(context: &Context, callback: &Callback) -> Result<(), Refusal> {
     let Some(changed) = find_payment(context, callback)? else {
         return Ok(());
     };
     let id = &changed.after.foreign_id;
-    if let Err(error) = context.payments.record_report(id, event, "callback").await {
+    let report = callback.event(context.clock.now(), Source::Callback);
+    if let Err(error) = context
+        .payments
+        .record_report(id, &report, "callback")
+        .await
+    {
         context.telemetry.payment_stuck(id, &error.to_string());
     }
     Ok(())
@@ -243,6 +252,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         runs: Vec::new(),
     };
     let event = events::value(&context.store, &record)?;
+    let event = LazyLock::new(move || event);
     let mut changes = Changes::new();
     changes.require_absent(&EVENTS, &key);
     let runs = context

@@ -28,7 +28,8 @@ pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payme
 pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 1);
 /// Index: events by the time they were received.
 pub const EVENTS_BY_TIME: Table<(Timestamp, String), Mark> = Table::new("event_time/", 1);
-/// Index: the gateway's events by (family, id) of their transaction, in the order received.
+/// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
+/// id) of their transaction, in the order received.
 pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
     Table::new("event_transaction/", 1);
 /// Custom events that happen later, by when.
