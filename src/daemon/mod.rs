@@ -107,8 +107,10 @@ impl Daemon {
         let drained = self.handle.stop(PATIENCE).await;
         let listeners = async { while self.listeners.join_next().await.is_some() {} };
         drop(tokio::time::timeout(PATIENCE, listeners).await);
-        for task in &self.loops {
+        for task in self.loops.drain(..) {
             task.abort();
+            // What it holds of the store is released when it has ended.
+            drop(task.await);
         }
         match self.store.close().await {
             Ok(()) => self.telemetry.stopped(drained),

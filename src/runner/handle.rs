@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::dispatcher::{Dispatcher, Ticket};
+use super::dispatcher::{After, Dispatcher, Ticket};
 use super::executor;
 use super::firings::{Firings, Started, add_run};
 use super::generations::{Generations, SetError};
@@ -29,6 +30,7 @@ use crate::store::{Changes, CommitError, Order, Range, ReadError};
 pub struct Handle {
     pub(super) context: Arc<Context>,
     watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<Watched>>>>,
+    sweep: Arc<Mutex<Option<JoinHandle<()>>>>,
     last_reload: Arc<Mutex<Vec<Diagnostic>>>,
 }
 
@@ -120,6 +122,7 @@ impl Handle {
         Ok(Self {
             context: Arc::new(context),
             watched: Arc::new(Mutex::new(Some(watched))),
+            sweep: Arc::default(),
             last_reload: Arc::default(),
         })
     }
@@ -143,19 +146,23 @@ impl Handle {
             context.telemetry.runs_resumed(open.0.len());
         }
         context.dispatcher.enqueue(open);
-        let executing = Arc::clone(context);
-        context.dispatcher.start(Arc::new(move |ticket| {
-            executor::execute(&executing, ticket)
-        }));
+        // The context holds the dispatcher, so the dispatcher must not hold the context.
+        let executing = Arc::downgrade(context);
+        context
+            .dispatcher
+            .start(Arc::new(move |ticket| match executing.upgrade() {
+                Some(context) => executor::execute(&context, ticket),
+                None => After::Left,
+            }));
         let watched = self
             .watched
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(watched) = watched {
-            context
-                .tokio
-                .spawn(sweep::run(Arc::clone(context), watched));
+            let sweep = sweep::run(Arc::clone(context), watched);
+            *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(context.tokio.spawn(sweep));
         }
         Ok(())
     }
@@ -310,10 +317,20 @@ impl Handle {
         Ok(run.id)
     }
 
-    /// Starts no further run and waits for those being executed; after `patience` they end at
-    /// their next step. Answers whether all ended by themselves. Open runs go on after the next
-    /// start.
+    /// Starts no further run or look-up and waits for those being executed; after `patience` they
+    /// end at their next step. Answers whether all ended by themselves. Open runs and payments go
+    /// on after the next start.
     pub async fn stop(&self, patience: Duration) -> bool {
+        let sweep = self
+            .sweep
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sweep) = sweep {
+            // A request it has under way is looked up after the next start, as after a crash.
+            sweep.abort();
+            drop(sweep.await);
+        }
         let context = Arc::clone(&self.context);
         let drained = tokio::task::spawn_blocking(move || {
             if context.dispatcher.drain(patience) {

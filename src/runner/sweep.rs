@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Context;
@@ -57,12 +58,13 @@ impl Agenda {
     }
 }
 
-/// Runs until the sender of `watch` is gone. Payments sent there are watched from then on.
+/// Watches the payments that are sent to `watch`. Runs until it is dropped, and its look-ups end
+/// with it.
 pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceiver<Watched>) {
     let mut agenda = Agenda::default();
-    let (again, mut done) = mpsc::unbounded_channel::<(ForeignId, u32, Option<Payment>)>();
     let gate = Arc::new(Semaphore::new(AT_ONCE));
-    if let Err(error) = resume_all(&context, &gate, &again) {
+    let mut asking = JoinSet::new();
+    if let Err(error) = resume_all(&context, &gate, &mut asking) {
         context.telemetry.store_unreadable(&error);
     }
     loop {
@@ -79,14 +81,22 @@ pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceive
                 Some(_) => {}
                 None => return,
             },
-            Some((id, asked, payment)) = done.recv() => {
-                if let Some(delay) = next_delay(&id, asked, payment.as_ref()) {
+            Some(answered) = asking.join_next() => {
+                if let Ok(Some((id, asked, payment))) = answered
+                    && let Some(delay) = next_delay(&id, asked, payment.as_ref())
+                {
                     agenda.add(id, Instant::now() + delay, asked);
                 }
             }
         }
         while let Some((id, asked)) = agenda.take(Instant::now()) {
-            ask(&context, &gate, &again, id, asked, false);
+            asking.spawn(ask(
+                Arc::clone(&context),
+                Arc::clone(&gate),
+                id,
+                asked,
+                false,
+            ));
         }
     }
 }
@@ -95,7 +105,7 @@ pub(super) async fn run(context: Arc<Context>, mut watch: mpsc::UnboundedReceive
 fn resume_all(
     context: &Arc<Context>,
     gate: &Arc<Semaphore>,
-    again: &mpsc::UnboundedSender<(ForeignId, u32, Option<Payment>)>,
+    asking: &mut JoinSet<Answered>,
 ) -> Result<(), ReadError> {
     let open = context
         .store
@@ -104,42 +114,38 @@ fn resume_all(
         context.telemetry.payments_resumed(open.len());
     }
     for (id, _) in open {
-        ask(context, gate, again, id, 0, true);
+        asking.spawn(ask(Arc::clone(context), Arc::clone(gate), id, 0, true));
     }
     Ok(())
 }
 
-fn ask(
-    context: &Arc<Context>,
-    gate: &Arc<Semaphore>,
-    again: &mpsc::UnboundedSender<(ForeignId, u32, Option<Payment>)>,
+/// A payment, how often it has been asked about, and how it stands; nothing when nobody can tell.
+type Answered = Option<(ForeignId, u32, Option<Payment>)>;
+
+async fn ask(
+    context: Arc<Context>,
+    gate: Arc<Semaphore>,
     id: ForeignId,
     asked: u32,
     resume: bool,
-) {
-    let (context, gate, again) = (Arc::clone(context), Arc::clone(gate), again.clone());
-    tokio::spawn(async move {
-        let Ok(_place) = gate.acquire_owned().await else {
-            return;
-        };
-        let outcome = if resume {
-            context.payments.resume(&id).await
-        } else {
-            ask_once(&context, &id).await
-        };
-        let payment = match outcome {
-            Ok(payment) => payment,
-            Err(PayError::Unavailable(_) | PayError::Unauthorised(_)) => {
-                context.payments.find(&id).ok().flatten()
-            }
-            Err(error) => {
-                context.telemetry.payment_stuck(&id, &error.to_string());
-                return;
-            }
-        };
-        // The sweep is gone when the daemon stops; the next start asks again.
-        drop(again.send((id, asked.saturating_add(1), payment)));
-    });
+) -> Answered {
+    let _place = gate.acquire_owned().await.ok()?;
+    let outcome = if resume {
+        context.payments.resume(&id).await
+    } else {
+        ask_once(&context, &id).await
+    };
+    let payment = match outcome {
+        Ok(payment) => payment,
+        Err(PayError::Unavailable(_) | PayError::Unauthorised(_)) => {
+            context.payments.find(&id).ok().flatten()
+        }
+        Err(error) => {
+            context.telemetry.payment_stuck(&id, &error.to_string());
+            return None;
+        }
+    };
+    Some((id, asked.saturating_add(1), payment))
 }
 
 /// Looks a payment up, unless it has been settled meanwhile.

@@ -8,9 +8,12 @@
 )]
 
 #[cfg(test)]
+mod callbacks;
 mod damage;
+mod kit;
 mod payouts;
 mod stage;
+mod start;
 mod tidy;
 
 // The lints for tests hold in the helpers of a module only where it says so.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bursar::config::{Config, File, Need, resolve};
 use bursar::daemon::{Daemon, StartError};
-use bursar::domain::clock::SystemClock;
+use bursar::domain::clock::{Clock, SystemClock};
 use bursar::runner::Filter;
 use bursar::simulator::{self, Control, Options, Simulator};
 use serde_json::Value;
@@ -34,6 +34,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub control: Control,
     extra: String,
+    clock: Arc<dyn Clock>,
 }
 
 /// A running daemon.
@@ -64,6 +65,7 @@ impl Stage {
             simulator,
             control,
             extra: String::new(),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -82,6 +84,12 @@ impl Stage {
     /// Adds lines to the configuration.
     pub fn config(mut self, toml: &str) -> Self {
         self.extra.push_str(toml);
+        self
+    }
+
+    /// Gives the daemon another clock than the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -134,7 +142,7 @@ impl Stage {
 
     /// The same, when it may fail.
     pub async fn try_start(&self) -> Result<Running, StartError> {
-        let daemon = Daemon::start(self.resolved(), Arc::new(SystemClock)).await?;
+        let daemon = Daemon::start(self.resolved(), Arc::clone(&self.clock)).await?;
         let callbacks = format!("http://{}/callbacks", daemon.callbacks_addr());
         let admin = format!("http://{}", daemon.admin_addr());
         self.control.set_callback_url(Some(callbacks.clone()));
