@@ -12,6 +12,7 @@ mod callbacks;
 mod damage;
 mod kit;
 mod payouts;
+mod scripts;
 mod stage;
 mod start;
 mod tidy;
