@@ -13,7 +13,7 @@ use super::firings::{Firings, Started, add_run};
 use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
-use super::payments::{Payments, Watched};
+use super::payments::{Payments, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
 use super::{Context, Parts, StartError, delayed, sweep};
 use crate::domain::clock::Timestamp;
@@ -32,6 +32,8 @@ pub struct Handle {
     watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<Watched>>>>,
     sweep: Arc<Mutex<Option<JoinHandle<()>>>>,
     last_reload: Arc<Mutex<Vec<Diagnostic>>>,
+    /// Held from the stop on.
+    quiet: Arc<Mutex<Option<Quiet>>>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -124,6 +126,7 @@ impl Handle {
             watched: Arc::new(Mutex::new(Some(watched))),
             sweep: Arc::default(),
             last_reload: Arc::default(),
+            quiet: Arc::default(),
         })
     }
 
@@ -327,7 +330,7 @@ impl Handle {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(sweep) = sweep {
-            // A request it has under way is looked up after the next start, as after a crash.
+            // Its look-ups are asked again after the next start.
             sweep.abort();
             drop(sweep.await);
         }
@@ -340,7 +343,12 @@ impl Handle {
             context.dispatcher.drain(patience);
             false
         });
-        drained.await.unwrap_or(false)
+        let drained = drained.await.unwrap_or(false);
+        // From here on no payment is sent any more, and what was under way is on disk.
+        let quiet = self.context.payments.quiet(patience).await;
+        let attempts_ended = quiet.is_some();
+        *self.quiet.lock().unwrap_or_else(PoisonError::into_inner) = quiet;
+        drained && attempts_ended
     }
 
     /// Whether the store has stopped taking writes.

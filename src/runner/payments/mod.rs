@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 
 use super::key_locks::KeyLocks;
 use crate::crash_point::CrashPoint;
@@ -105,8 +105,16 @@ struct Inner {
     telemetry: Telemetry,
     /// One task at a time works on a payment.
     locks: KeyLocks<ForeignId>,
+    /// Held by every attempt from before its mark until its outcome is on disk.
+    attempts: Arc<RwLock<()>>,
     /// Tells the sweep which payments to watch.
     watch: mpsc::UnboundedSender<Watched>,
+}
+
+/// No attempt begins while this is held.
+#[derive(Debug)]
+pub struct Quiet {
+    _attempts: OwnedRwLockWriteGuard<()>,
 }
 
 impl Payments {
@@ -125,6 +133,7 @@ impl Payments {
             clock,
             telemetry,
             locks: KeyLocks::default(),
+            attempts: Arc::default(),
             watch,
         }))
     }
@@ -141,8 +150,8 @@ impl Payments {
     /// callback. The same key with the same content answers the recorded payment without another
     /// request.
     ///
-    /// Not cancel safe by itself: callers run it in a task of its own, so that a script's deadline
-    /// never tears it.
+    /// Dropping the future never tears an attempt, but leaves what comes after it to the sweep and
+    /// the next start.
     ///
     /// # Errors
     /// See [`PayError`]. After [`PayError::Unavailable`] the payment is `intended`, and asking
@@ -286,7 +295,7 @@ impl Payments {
         loop {
             match next_step(payment.state) {
                 NextStep::Send => {
-                    let (sent, after) = self.send(&payment).await?;
+                    let (sent, after) = self.attempt(payment).await?;
                     payment = after;
                     match (sent, delays.next()) {
                         (Attempt::MovedOn, _) => {}
@@ -345,6 +354,27 @@ impl Payments {
                 Err(PayError::Unavailable(reason))
             }
         }
+    }
+
+    /// Sends once, in a task of its own: whoever waits for it may go away, the attempt runs to its
+    /// end.
+    async fn attempt(&self, payment: Payment) -> Result<(Attempt, Payment), PayError> {
+        let payments = self.clone();
+        let attempt = tokio::spawn(async move {
+            let _under_way = Arc::clone(&payments.0.attempts).read_owned().await;
+            payments.send(&payment).await
+        });
+        // It fails only with the runtime, or by a bug; in both cases the store knows what may have
+        // left, and nothing more may be sent.
+        attempt.await.unwrap_or(Err(PayError::Poisoned))
+    }
+
+    /// Lets attempts under way end and begins no other. Waits at most for `patience`; `None` when
+    /// some were still under way then.
+    pub async fn quiet(&self, patience: Duration) -> Option<Quiet> {
+        let attempts = Arc::clone(&self.0.attempts).write_owned();
+        let held = tokio::time::timeout(patience, attempts).await.ok()?;
+        Some(Quiet { _attempts: held })
     }
 
     fn watch(&self, payment: &Payment) {
