@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, items, list, print, print_json, table, text, time};
+use super::output::{facts, field, items, list, table, text, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -32,19 +32,11 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
     match command {
         Command::List { listed, kind } => {
             let rows = daemon.get(&listed.path("callbacks", &[("kind", kind.as_deref())]))?;
-            if listed.shown.json {
-                print_json(&rows);
-            } else {
-                print(&rows_table(items(&rows)));
-            }
+            listed.shown.show(&rows, |rows| rows_table(items(rows)));
         }
         Command::Show { id, shown } => {
             let callback = daemon.get(&below("callbacks", &id))?;
-            if shown.json {
-                print_json(&callback);
-            } else {
-                print(&story(&callback));
-            }
+            shown.show(&callback, story);
         }
     }
     Ok(())

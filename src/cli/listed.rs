@@ -1,6 +1,9 @@
 //! Options of everything that lists or shows.
 
+use serde_json::Value;
+
 use super::admin_client::filtered;
+use super::output::{print, print_json};
 
 /// For what shows one thing.
 #[derive(Debug, clap::Args)]
@@ -8,6 +11,17 @@ pub(super) struct Shown {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl Shown {
+    /// Prints the thing: as it is, or for people.
+    pub(super) fn show(&self, thing: &Value, for_people: impl FnOnce(&Value) -> String) {
+        if self.json {
+            print_json(thing);
+        } else {
+            print(&for_people(thing));
+        }
+    }
 }
 
 /// For lists of any length.

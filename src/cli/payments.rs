@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, items, list, print, print_json, short, table, text, time};
+use super::output::{facts, field, items, list, short, table, text, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -40,19 +40,11 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
         } => {
             let filters = [("state", state.as_deref()), ("script", script.as_deref())];
             let rows = daemon.get(&listed.path("payments", &filters))?;
-            if listed.shown.json {
-                print_json(&rows);
-            } else {
-                print(&rows_table(items(&rows)));
-            }
+            listed.shown.show(&rows, |rows| rows_table(items(rows)));
         }
         Command::Show { foreign_id, shown } => {
             let payment = daemon.get(&below("payments", &foreign_id))?;
-            if shown.json {
-                print_json(&payment);
-            } else {
-                print(&story(&payment));
-            }
+            shown.show(&payment, story);
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, items, list, print, print_json, short, table, time};
+use super::output::{facts, field, items, list, short, table, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -40,19 +40,11 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
         } => {
             let filters = [("state", state.as_deref()), ("script", script.as_deref())];
             let rows = daemon.get(&listed.path("runs", &filters))?;
-            if listed.shown.json {
-                print_json(&rows);
-            } else {
-                print(&rows_table(items(&rows)));
-            }
+            listed.shown.show(&rows, |rows| rows_table(items(rows)));
         }
         Command::Show { id, shown } => {
             let run = daemon.get(&below("runs", &id))?;
-            if shown.json {
-                print_json(&run);
-            } else {
-                print(&story(&run));
-            }
+            shown.show(&run, story);
         }
     }
     Ok(())

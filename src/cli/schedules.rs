@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::Daemon;
 use super::exit_code::Outcome;
 use super::listed::Shown;
-use super::output::{field, items, list, print, print_json, table, time};
+use super::output::{field, items, list, table, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -20,11 +20,7 @@ pub(super) enum Command {
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
     let Command::List { shown } = command;
     let rows = Daemon::of(settings)?.get("schedules")?;
-    if shown.json {
-        print_json(&rows);
-    } else {
-        print(&rows_table(items(&rows)));
-    }
+    shown.show(&rows, |rows| rows_table(items(rows)));
     Ok(())
 }
 

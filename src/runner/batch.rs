@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::payments::{PayError, PaymentRequest};
-use super::steps::{content, name_payment, pay_stop};
+use super::failures::pay_stop;
+use super::payments::{PayError, PaymentRequest, content, name_payment};
 use super::world::World;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;

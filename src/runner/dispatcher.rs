@@ -17,8 +17,6 @@ use crate::domain::id::{HandlerId, RunId, TransactionKey};
 use crate::domain::run::Run;
 use crate::telemetry::Telemetry;
 
-use super::firings::Started;
-
 /// Stack of a script's thread, in bytes, before anything it nests. A script that calls as deep as
 /// the limits allow needs less than one.
 const STACK: usize = 8 * 1024 * 1024;
@@ -47,6 +45,11 @@ impl Ticket {
         }
     }
 }
+
+/// Runs that a commit starts. They are handed to the dispatcher once it is durable.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Started(pub(super) Vec<Ticket>);
 
 /// What becomes of a run after an execution.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 
 use super::buffer::Emission;
-use super::dispatcher::Ticket;
+use super::dispatcher::{Started, Ticket};
 use super::generations::Generations;
 use crate::domain::clock::Clock;
 use crate::domain::handler::Trigger;
@@ -17,11 +17,6 @@ use crate::store::schema::{
     OPEN_RUNS, RUNS, RUNS_BY_TIME, Text,
 };
 use crate::store::{Changes, Order, Range, ReadError, Store};
-
-/// Runs that a commit starts. They are handed to the dispatcher once it is durable.
-#[derive(Debug, Default)]
-#[must_use]
-pub(super) struct Started(pub(super) Vec<Ticket>);
 
 /// Makes runs of firings.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::dispatcher::{After, Dispatcher, Ticket};
+use super::dispatcher::{After, Dispatcher, Started, Ticket};
 use super::executor;
-use super::firings::{Firings, Started, add_run};
+use super::firings::{Firings, add_run};
 use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;

@@ -15,9 +15,9 @@ use crate::store::{Changes, CommitError, ReadError, Versioned};
 use crate::triggers::intake::Verdict;
 
 use super::Context;
-use super::dispatcher::Ticket;
+use super::dispatcher::{Started, Ticket};
 use super::events;
-use super::firings::{Started, put_event};
+use super::firings::put_event;
 use super::payments::{family, put, take_over};
 
 /// How a callback is to be answered.

@@ -19,6 +19,7 @@ mod delayed;
 mod dispatcher;
 mod events;
 mod executor;
+mod failures;
 mod firings;
 mod generations;
 mod handle;

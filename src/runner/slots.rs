@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Context;
-use super::dispatcher::Ticket;
-use super::firings::{Started, add_run};
+use super::dispatcher::{Started, Ticket};
+use super::firings::add_run;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{ScheduleTrigger, Trigger};

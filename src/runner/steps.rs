@@ -1,21 +1,20 @@
 //! What each kind of step does, once it is known that it must be done.
 
-use std::collections::BTreeMap;
-
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use super::batch;
 use super::buffer::{AccessError, Emission, LogLine};
-use super::payments::{PayError, PaymentRequest};
+use super::failures::{file_failure, http_failure, invalid, paid, pay_stop, rejected, unavailable};
+use super::payments::{PaymentRequest, content, name_payment};
 use super::world::{OnceScope, Progress, World};
 use crate::domain::id::ForeignId;
 use crate::domain::idempotency;
 use crate::domain::operation::{Effect, Operation};
-use crate::domain::payment::{Content, Origin, Payment, State};
+use crate::domain::payment::Origin;
 use crate::domain::run::Outcome;
-use crate::gateway::{ArgumentError, Disposition, Prepared, Rejection, prepare};
-use crate::outbound::{self, DataFolder, FileError, HttpError};
+use crate::gateway::{Disposition, prepare};
+use crate::outbound::{self, DataFolder, FileError};
 use crate::scripting::effects::{
     Code, Failure, FileAccess, HttpRequest, Interrupt, Request, Site, Space, StateAccess, Stop,
 };
@@ -306,115 +305,7 @@ impl World {
     }
 }
 
-/// The key a payment has: the script's own, or the derived one, which is then added to the fields.
-pub(super) fn name_payment(
-    arguments: &mut Value,
-    derived: ForeignId,
-) -> Result<ForeignId, ArgumentError> {
-    let Some(fields) = arguments.as_object_mut() else {
-        return Ok(derived);
-    };
-    match fields.get("foreign_id") {
-        None | Some(Value::Null) => {
-            fields.insert("foreign_id".into(), Value::String(derived.to_string()));
-            Ok(derived)
-        }
-        Some(given) => {
-            let text = given
-                .as_str()
-                .map_or_else(|| given.to_string(), str::to_owned);
-            let foreign_id = text
-                .parse()
-                .map_err(|error: crate::domain::id::ForeignIdError| ArgumentError {
-                    field: "foreign_id".into(),
-                    message: error.to_string(),
-                    help: None,
-                })?;
-            fields.insert("foreign_id".into(), Value::String(text));
-            Ok(foreign_id)
-        }
-    }
-}
-
-/// What a prepared request is, for keeping.
-pub(super) fn content(operation: Operation, prepared: &Prepared) -> Content {
-    Content {
-        operation,
-        body: String::from_utf8_lossy(prepared.body()).into_owned(),
-    }
-}
-
-/// What a script gets for a single payment: the payment, or the gateway's no as an error.
-fn paid(payment: &Payment) -> Result<Value, Stop> {
-    if payment.state == State::Rejected {
-        let details = json!({ "errors": payment.errors, "foreign_id": payment.foreign_id });
-        return Err(Failure {
-            code: Code::GatewayRejected,
-            message: payment
-                .error
-                .clone()
-                .unwrap_or_else(|| "the gateway refused the payment".into()),
-            details,
-        }
-        .into());
-    }
-    Ok(payment.view())
-}
-
-/// How a payment that could not be taken on shows in the script.
-pub(super) fn pay_stop(world: &World, error: PayError) -> Stop {
-    match error {
-        PayError::Conflict { ref difference, .. } => Failure {
-            code: Code::Conflict,
-            message: error.to_string(),
-            details: json!({ "field": difference.field }),
-        }
-        .into(),
-        PayError::Unavailable(_) => {
-            Failure::new(Code::GatewayUnavailable, error.to_string()).into()
-        }
-        PayError::Unauthorised(_) => {
-            Failure::new(Code::GatewayUnavailable, error.to_string()).into()
-        }
-        PayError::Read(error) => world.unreadable(&error),
-        PayError::Damaged(_) => {
-            world.context.telemetry.payment_damaged(&error.to_string());
-            Stop::Interrupt(Interrupt::Poisoned)
-        }
-        PayError::TooLarge(_) => Failure::new(Code::InvalidArgument, error.to_string()).into(),
-        PayError::Poisoned => Stop::Interrupt(Interrupt::Poisoned),
-    }
-}
-
-/// All mistakes in the arguments of one call.
-pub(super) fn invalid(errors: &[ArgumentError]) -> Failure {
-    let by_field: BTreeMap<&str, &str> = errors
-        .iter()
-        .map(|error| (error.field.as_str(), error.message.as_str()))
-        .collect();
-    let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
-    Failure {
-        code: Code::InvalidArgument,
-        message: text.join("; "),
-        details: json!({ "errors": by_field }),
-    }
-}
-
-fn rejected(rejection: &Rejection) -> Failure {
-    Failure {
-        code: Code::GatewayRejected,
-        message: rejection.message.clone(),
-        details: json!({ "errors": rejection.errors, "status": rejection.status }),
-    }
-}
-
-fn unavailable(operation: Operation, reason: &str) -> Failure {
-    Failure::new(
-        Code::GatewayUnavailable,
-        format!("`{operation}` got no usable answer: {reason}"),
-    )
-}
-
+/// Performs a step on the data folder.
 fn file(files: &DataFolder, access: FileAccess) -> Result<Value, FileError> {
     match access {
         FileAccess::Read { path } => files.read(&path, MAX_FILE).map(Value::String),
@@ -426,25 +317,4 @@ fn file(files: &DataFolder, access: FileAccess) -> Result<Value, FileError> {
             .map(|file| json!({"name": file.name, "size": file.size, "is_dir": file.is_dir}))
             .collect()),
     }
-}
-
-fn file_failure(error: &FileError) -> Failure {
-    let code = match error {
-        FileError::NotAllowed(_) => Code::NotAllowed,
-        FileError::NotFound(_) => Code::NotFound,
-        FileError::NotUtf8(_) => Code::InvalidData,
-        FileError::TooLarge { .. } | FileError::Io { .. } => Code::FileError,
-    };
-    Failure::new(code, error.to_string())
-}
-
-fn http_failure(error: &HttpError) -> Failure {
-    let code = match error {
-        HttpError::NotAllowed(_) => Code::NotAllowed,
-        HttpError::Invalid(_) | HttpError::UnknownSecret(_) => Code::InvalidArgument,
-        HttpError::Timeout(_) => Code::Timeout,
-        HttpError::TooLarge(_) => Code::InvalidData,
-        HttpError::Unavailable { .. } => Code::HttpUnavailable,
-    };
-    Failure::new(code, error.to_string())
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::buffer::Buffer;
-use super::firings::Started;
+use super::dispatcher::Started;
 use super::key_locks::KeyGuard;
 use crate::crash_point::CrashPoint;
 use crate::domain::idempotency::Position;

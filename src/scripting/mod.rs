@@ -8,7 +8,6 @@
 mod api;
 mod call_check;
 mod current;
-mod duration;
 pub mod effects;
 mod engine;
 mod errors;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rhai::{Dynamic, Map};
 
-use super::duration;
 use crate::domain::diagnostic::closest;
+use crate::domain::duration;
 
 /// An option map being read. `what` names it in errors: `schedule`, `retry`.
 pub(super) struct Options {

@@ -11,6 +11,7 @@
 
 mod attempt;
 mod record;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use attempt::{Attempt, is_at_the_door};
 use record::store_stop;
 
 pub(super) use record::{can_be_looked_up, family, put, take_over};
+pub(super) use request::{content, name_payment};
 
 /// How often, and after how long, a request that certainly never left is sent again while the
 /// script waits. After that the run is retried, and with it the payment.

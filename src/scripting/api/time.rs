@@ -6,8 +6,8 @@ use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
 use rhai::{Dynamic, Module, NativeCallContext};
 
+use crate::domain::duration;
 use crate::scripting::current::{self, Called};
-use crate::scripting::duration;
 use crate::scripting::effects::Request;
 use crate::scripting::options::type_in_words;
 use crate::scripting::reference::FunctionDoc;
@@ -42,7 +42,7 @@ fn instant(value: &Dynamic) -> Called<DateTime<Utc>> {
 }
 
 fn milliseconds(text: &str) -> Called<i64> {
-    let length = duration::parse(text).map_err(current::invalid)?;
+    let length = duration::parse(text).map_err(|error| current::invalid(error.to_string()))?;
     i64::try_from(length.as_millis()).map_err(|_| current::invalid("the duration is too long"))
 }
 
