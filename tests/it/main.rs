@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 mod callbacks;
+mod crash;
 mod damage;
 mod kit;
 mod payouts;

@@ -1,0 +1,236 @@
+//! The real binary as a process that can be killed, and what outlives it: the folder with its
+//! state, scripts and configuration, the gateway, and whoever looks in from outside.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use bursar::domain::secret::Secret;
+use bursar::domain::signature::Signer;
+use bursar::simulator::{self, Control, Options, Simulator};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::stage::{PATIENCE, eventually};
+
+/// The key and the secret, see [`Options::default`].
+const KEY: &str = "simulator-key";
+const SECRET: &str = "simulator-secret";
+
+/// The machine that the daemon runs on, and the world around it.
+pub struct Machine {
+    folder: TempDir,
+    pub control: Control,
+    _simulator: Simulator,
+    callbacks: SocketAddr,
+    admin: SocketAddr,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// The daemon's process. Killed when dropped.
+pub struct Process(std::process::Child);
+
+impl Machine {
+    /// A machine with one script, on which the daemon has never run. The gateway's callbacks go to
+    /// the daemon; unanswered ones are sent again within seconds.
+    pub async fn new(script: &str, options: Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["scripts", "data"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let (callbacks, admin) = (free_port(), free_port());
+        let simulator = simulator::start(Options {
+            callback_url: Some(format!("http://{callbacks}/callbacks")),
+            // The gateway sends again after a minute, five minutes, fifteen…: here 0.1 s, 0.5 s…
+            speed: 600,
+            ..options
+        });
+        let simulator = simulator.await.unwrap();
+        let toml = format!(
+            "gateway.base_url = '{}'\ngateway.key = 'env:KEY'\ngateway.secret = 'env:SECRET'\ncallbacks.listen = '{callbacks}'\nadmin.listen = '{admin}'\n",
+            simulator.base_url()
+        );
+        std::fs::write(folder.path().join("daemon.toml"), toml).unwrap();
+        let machine = Self {
+            folder,
+            control: simulator.control(),
+            _simulator: simulator,
+            callbacks,
+            admin,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        };
+        machine.write_script(script);
+        machine
+    }
+
+    /// Replaces the script, in one step.
+    pub fn write_script(&self, source: &str) {
+        let new = self.folder.path().join("pay.rhai.new");
+        std::fs::write(&new, source).unwrap();
+        std::fs::rename(new, self.folder.path().join("scripts/pay.rhai")).unwrap();
+    }
+
+    /// Starts the daemon, which aborts at `crash_at` if there is one. Does not wait for it.
+    pub fn start(&self, crash_at: Option<&str>) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bursar"));
+        command
+            .args(["run", "--config"])
+            .arg(self.folder.path().join("daemon.toml"))
+            .env_clear()
+            .envs([("KEY", KEY), ("SECRET", SECRET)])
+            .stdin(Stdio::null())
+            .stdout(self.log())
+            .stderr(self.log());
+        if let Some(point) = crash_at {
+            command.env("BURSAR_CRASH_AT", point);
+        }
+        Process(command.spawn().unwrap())
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub async fn started(&self) -> Process {
+        let process = self.start(None);
+        eventually("the daemon answers", || self.get("/api/v1/overview")).await;
+        process
+    }
+
+    fn log(&self) -> File {
+        let path = self.folder.path().join("stderr");
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).open(path).unwrap()
+    }
+
+    /// Asks the admin listener; `None` when nobody answers.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        let request = Request::get(format!("http://{}{path}", self.admin));
+        let request = request.body(Full::default()).unwrap();
+        let (status, body) = self.send(request).await?;
+        (status == StatusCode::OK).then(|| serde_json::from_slice(&body).unwrap())
+    }
+
+    /// The rows of a list of the admin API; `None` when nobody answers.
+    pub async fn list(&self, path: &str) -> Option<Vec<Value>> {
+        let rows = self.get(&format!("/api/v1/{path}")).await?;
+        Some(rows.as_array().unwrap().clone())
+    }
+
+    /// Posts a callback as the gateway would. Answers whether it was taken with 200.
+    pub async fn post_callback(&self, body: &str) -> bool {
+        let signature = Signer::new(&Secret::new(SECRET)).sign(body.as_bytes());
+        let request = Request::post(format!("http://{}/callbacks", self.callbacks))
+            .header("content-type", "application/json")
+            .header("x-processing-key", KEY)
+            .header("x-processing-signature", signature)
+            .body(Full::from(body.to_owned()))
+            .unwrap();
+        let answer = self.send(request).await;
+        answer.is_some_and(|(status, _)| status == StatusCode::OK)
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Option<(StatusCode, Bytes)> {
+        let exchange = async {
+            let response = self.client.request(request).await.ok()?;
+            let status = response.status();
+            let body = response.into_body().collect().await.ok()?;
+            Some((status, body.to_bytes()))
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.ok()?
+    }
+
+    /// Fires the schedule `tell` by hand, and answers every entry of every map that it was given:
+    /// the state of the script.
+    pub async fn tell(&self) -> BTreeMap<String, Value> {
+        let wanted = json!({"script": "pay", "name": "tell"}).to_string();
+        let request = Request::post(format!("http://{}/api/v1/trigger", self.admin))
+            .header("content-type", "application/json")
+            .body(Full::from(wanted))
+            .unwrap();
+        let (status, body) = self.send(request).await.expect("the daemon answers");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(status, StatusCode::OK, "{body:#}");
+        let path = format!("/api/v1/runs/{}", body["run"].as_str().unwrap());
+        let run = eventually("the state is told", || async {
+            let run = self.get(&path).await?;
+            (run["state"] == "succeeded").then_some(run)
+        })
+        .await;
+        let mut state = BTreeMap::new();
+        for step in run["journal"].as_array().unwrap() {
+            assert!(step.get("long").is_none(), "shown by its hash only: {step}");
+            state.extend(
+                step["value"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, value)| (key.clone(), value.clone())),
+            );
+        }
+        state
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.folder.path().join("stderr"));
+            println!("the daemon wrote:\n{}", log.unwrap_or_default());
+        }
+    }
+}
+
+impl Process {
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    /// Kills it on the spot.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Asks it to stop and waits until it has ended.
+    pub async fn terminate(mut self) -> ExitStatus {
+        let kill = format!("kill -TERM {}", self.0.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(sent.success(), "SIGTERM was sent");
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it does not stop");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A port that nobody listens on, and that the system gives to no client while the daemon is down.
+fn free_port() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(first) % 10_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + number));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
