@@ -6,7 +6,7 @@ use super::record::{family, plain};
 use super::{PayError, Payments};
 use crate::crash_point::CrashPoint;
 use crate::domain::id::ForeignId;
-use crate::domain::payment::{Event, Payment};
+use crate::domain::payment::{Event, Payment, State};
 use crate::gateway::{Disposition, Prepared, Rejection};
 use crate::runner::events;
 use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION};
@@ -30,7 +30,11 @@ impl Payments {
     pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
         let id = &payment.foreign_id;
         let prepared = intact(payment)?;
-        self.record(id, Event::SendStarted, None, |_| {}).await?;
+        let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
+        if marked.state != State::Sending {
+            // The gateway has reported it meanwhile: somebody has made it, so it must not leave.
+            return Ok((Attempt::MovedOn, marked));
+        }
         CrashPoint::SendRecorded.pass();
         let disposition = self.0.gateway.send(&prepared).await;
         CrashPoint::AnswerReceived.pass();

@@ -35,7 +35,9 @@ impl Payments {
     }
 
     /// Applies `event` to the payment as it is in the store now, and commits. Whoever else changes
-    /// it meanwhile (a callback) wins, and the event is applied to the result.
+    /// it meanwhile (a callback) wins, and the event is applied to the result. Where it cannot
+    /// happen any more, that is an alarm and the payment is answered as it stands: whoever acts on
+    /// the event having happened must look at the state.
     pub(super) async fn record(
         &self,
         foreign_id: &ForeignId,

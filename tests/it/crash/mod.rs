@@ -20,4 +20,5 @@ mod chance;
 mod kills;
 mod machine;
 mod points;
+mod races;
 mod scene;
