@@ -29,15 +29,16 @@ impl GuardJournal {
     }
 
     /// Opens the journal to go on in the segment that begins with `first_sequence` and is
-    /// `length` bytes long; whatever is behind them is cut off.
+    /// `length` bytes long; whatever is behind them is cut off. What is left is on disk when this
+    /// returns: a process that was killed may have written its last group without syncing it.
     pub(super) fn open(layout: &Layout, first_sequence: u64, length: u64) -> io::Result<Self> {
         let segment = OpenOptions::new()
             .append(true)
             .open(layout.segment(first_sequence))?;
         if segment.metadata()?.len() != length {
             segment.set_len(length)?;
-            segment.sync_all()?;
         }
+        segment.sync_all()?;
         Ok(Self {
             layout: layout.clone(),
             segment,

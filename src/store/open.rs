@@ -39,15 +39,17 @@ pub(super) fn open(
     if let Some(damage) = examination.damage.first() {
         return Err(damage.clone().into());
     }
-    examination.replay()?;
-    let (Some(index), Some(manifest), Some((last, _))) = (
-        examination.index,
-        examination.manifest,
-        examination.journal.segments.last(),
-    ) else {
+    let journal = &examination.journal;
+    let Some((last, path)) = journal.segments.last() else {
         return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
     };
-    let journal = &examination.journal;
+    // Before the index gets its groups: it must never be ahead of the journal on the disk.
+    let guard_journal = GuardJournal::open(&layout, *last, journal.whole_length)
+        .map_err(OpenError::io("open", path))?;
+    examination.replay()?;
+    let (Some(index), Some(manifest)) = (examination.index, examination.manifest) else {
+        return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
+    };
     telemetry.store_opened(
         dir,
         journal.end.sequence,
@@ -62,8 +64,7 @@ pub(super) fn open(
     }
     let mut writer = Writer {
         index,
-        journal: GuardJournal::open(&layout, *last, journal.whole_length)
-            .map_err(OpenError::io("open", &layout.segment(*last)))?,
+        journal: guard_journal,
         manifest,
         mark: journal.end,
         segment_bytes: options.segment_bytes,
