@@ -12,7 +12,7 @@ use crate::domain::id::RunId;
 use crate::domain::money::{decimal_from_json, json_from_decimal};
 use crate::domain::run::{JournalEntry, Run};
 use crate::scripting::effects::{Code, Failure, LogLevel, StateAccess};
-use crate::store::schema::{ONCE, STATE, STEPS};
+use crate::store::schema::{ONCE, ONCE_CLAIMS, STATE, STEPS};
 use crate::store::{Changes, Order, Range, ReadError, Store, Versioned};
 use crate::telemetry::Telemetry;
 
@@ -50,6 +50,8 @@ pub(super) struct Buffer {
     written: BTreeMap<StateKey, Option<Value>>,
     read: HashMap<StateKey, Option<Versioned<Value>>>,
     once: Vec<((String, String), Value)>,
+    /// `once` closures that were begun, with the claim that was found.
+    claimed: Vec<((String, String), Option<Versioned<RunId>>)>,
     emitted: Vec<Emission>,
     logged: Vec<LogLine>,
 }
@@ -68,6 +70,11 @@ impl Buffer {
         if self.entries.last().is_some_and(|(last, _)| *last == step) {
             self.entries.pop();
         }
+    }
+
+    /// Claims a closure for this run. `found` is the claim of another run that has ended.
+    pub(super) fn claim_once(&mut self, scope: (String, String), found: Option<Versioned<RunId>>) {
+        self.claimed.push((scope, found));
     }
 
     pub(super) fn record_once(&mut self, script: String, key: String, value: Value) {
@@ -167,7 +174,8 @@ impl Buffer {
     }
 
     /// Adds everything to `changes`. The commit is refused when state that was read here and then
-    /// written has been changed by another run meanwhile; the execution must then start again.
+    /// written, or a closure that was begun here, has been changed by another run meanwhile; the
+    /// execution must then start again.
     pub(super) fn write(&self, run: &RunId, changes: &mut Changes) {
         for (step, entry) in &self.entries {
             changes.put(&STEPS, &(run.clone(), *step), entry);
@@ -183,8 +191,16 @@ impl Buffer {
                 None => changes.remove(&STATE, key),
             }
         }
+        for (key, found) in &self.claimed {
+            match found {
+                Some(found) => changes.require_unchanged(&ONCE_CLAIMS, key, found),
+                None => changes.require_absent(&ONCE_CLAIMS, key),
+            }
+            changes.put(&ONCE_CLAIMS, key, run);
+        }
         for (key, value) in &self.once {
             changes.put(&ONCE, key, value);
+            changes.remove(&ONCE_CLAIMS, key);
         }
     }
 }

@@ -25,6 +25,7 @@ mod generations;
 mod handle;
 mod intake;
 mod key_locks;
+mod once;
 mod payments;
 mod slots;
 mod steps;

@@ -7,19 +7,18 @@ use super::batch;
 use super::buffer::{AccessError, Emission, LogLine};
 use super::failures::{file_failure, http_failure, invalid, paid, pay_stop, rejected, unavailable};
 use super::payments::{PaymentRequest, content, name_payment};
-use super::world::{OnceScope, Progress, World};
+use super::world::{Progress, World};
 use crate::domain::id::ForeignId;
 use crate::domain::idempotency;
 use crate::domain::operation::{Effect, Operation};
 use crate::domain::payment::Origin;
-use crate::domain::run::Outcome;
 use crate::gateway::{Disposition, prepare};
 use crate::outbound::{self, DataFolder, FileError};
 use crate::scripting::effects::{
     Code, Failure, FileAccess, HttpRequest, Interrupt, Request, Site, Space, StateAccess, Stop,
 };
 use crate::store::Changes;
-use crate::store::schema::{ADDRESSES, ONCE};
+use crate::store::schema::ADDRESSES;
 
 /// The largest file a script may read, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
@@ -116,51 +115,6 @@ impl World {
             value,
             at: at.filter(|_| after_ms > 0),
         });
-    }
-
-    /// A `once` that this execution is inside of keeps other runs out, also when its beginning was
-    /// answered from the journal.
-    pub(super) fn reenter_once(
-        &self,
-        progress: &mut Progress,
-        step: u64,
-        request: &Request,
-        outcome: &Outcome,
-    ) -> Result<(), Stop> {
-        if let Request::OnceBegin { key } = request
-            && *outcome == Outcome::Value(Value::Null)
-        {
-            let scope = (self.run.handler.script.clone(), key.clone());
-            let guard = self.wait(self.context.once_locks.lock(&scope))?;
-            progress.once.push(OnceScope {
-                key: key.clone(),
-                first_step: step.saturating_add(1),
-                _guard: guard,
-            });
-        }
-        if matches!(request, Request::OnceEnd { .. }) {
-            progress.once.pop();
-        }
-        Ok(())
-    }
-
-    fn begin_once(&self, progress: &mut Progress, step: u64, key: String) -> Result<Value, Stop> {
-        let scope = (self.run.handler.script.clone(), key.clone());
-        let guard = self.wait(self.context.once_locks.lock(&scope))?;
-        let found = self
-            .context
-            .store
-            .get(&ONCE, &scope)
-            .map_err(|error| self.unreadable(&error))?;
-        if let Some(value) = found {
-            return Ok(Value::Array(vec![value]));
-        }
-        progress.once.push(OnceScope {
-            key,
-            first_step: step.saturating_add(1),
-            _guard: guard,
-        });
-        Ok(Value::Null)
     }
 
     fn access_state(

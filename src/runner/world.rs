@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::buffer::Buffer;
 use super::dispatcher::Started;
-use super::key_locks::KeyGuard;
+use super::once::OnceScope;
 use crate::crash_point::CrashPoint;
 use crate::domain::idempotency::Position;
 use crate::domain::run::{Asked, JournalEntry, Outcome, Replay, Run, replay};
@@ -42,15 +42,6 @@ pub(super) struct Progress {
     pub(super) once: Vec<OnceScope>,
     /// The last step, when it failed and is not yet written.
     failed: Option<u64>,
-}
-
-/// A `once` closure that is being executed.
-pub(super) struct OnceScope {
-    pub(super) key: String,
-    /// The step that follows its beginning.
-    pub(super) first_step: u64,
-    /// Keeps other runs out of it.
-    pub(super) _guard: KeyGuard<(String, String)>,
 }
 
 impl World {
@@ -124,7 +115,7 @@ impl World {
             .say(&self.run, &self.context.telemetry);
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -273,5 +264,9 @@ impl Effects for World {
                 requested: format!("{} {}", asked.kind, asked.summary),
             })),
         }
+    }
+
+    fn once_failed(&self) {
+        self.leave_once();
     }
 }

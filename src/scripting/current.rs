@@ -245,6 +245,13 @@ pub(super) fn step(context: &NativeCallContext, name: &str, request: Request) ->
     }
 }
 
+/// Says that the closure of the innermost `once` has failed.
+pub(super) fn once_failed() {
+    if let Some(effects) = with(|current| current.effects.clone()).flatten() {
+        effects.once_failed();
+    }
+}
+
 /// Asks for one step and makes a script's value of the answer.
 pub(super) fn step_value(
     context: &NativeCallContext,

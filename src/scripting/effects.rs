@@ -21,6 +21,10 @@ pub trait Effects: Send + Sync {
     /// # Errors
     /// [`Stop`]: either an error that the script may catch, or the end of this execution.
     fn perform(&self, request: Request, site: &Site) -> Result<Value, Stop>;
+
+    /// The closure of the innermost `once` that has begun has failed: steps that follow do not
+    /// belong to it. No step: a handler that is run again fails there again.
+    fn once_failed(&self) {}
 }
 
 /// Where in a script a step was asked for.

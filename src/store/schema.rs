@@ -48,6 +48,9 @@ pub const STEPS: Table<(RunId, u64), JournalEntry> = Table::new("step/", 1);
 pub const STATE: Table<(String, String), Value> = Table::new("state/", 1);
 /// What `once` recorded, by script and key. Never removed.
 pub const ONCE: Table<(String, String), Value> = Table::new("once/", 1);
+/// Which run is in the midst of a `once` that is not recorded yet, by script and key. Means nothing
+/// once that run has ended.
+pub const ONCE_CLAIMS: Table<(String, String), RunId> = Table::new("once_claim/", 1);
 /// Deposit addresses taken, by (`foreign_id`, `currency`, `convert_to` or empty). Never removed.
 pub const ADDRESSES: Table<(String, String, String), Value> = Table::new("address/", 1);
 

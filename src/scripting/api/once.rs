@@ -25,6 +25,10 @@ fn once(context: &NativeCallContext, key: &str, function: &FnPtr) -> Called<Dyna
     {
         return Ok(value);
     }
+    execute(context, key, function).inspect_err(|_| current::once_failed())
+}
+
+fn execute(context: &NativeCallContext, key: &str, function: &FnPtr) -> Called<Dynamic> {
     let value = function.call_within_context::<Dynamic>(context, ())?;
     let end = Request::OnceEnd {
         key: key.to_owned(),
@@ -41,7 +45,9 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
         name: "once",
         signature: "once(key, || …)",
         text: "Runs the closure at most once successfully per script and key, for ever, and \
-               answers the recorded value afterwards. When the closure fails, nothing is recorded.",
+               answers the recorded value afterwards. When the closure fails, nothing is recorded.\n\
+               While another run is in the midst of it, that is a `timeout`, and the run is tried \
+               again later.",
         example: r#"let address = once("welcome/customer-7", || {
     http::post("https://shop.example/welcome", #{ customer: 7 }).status
 });"#

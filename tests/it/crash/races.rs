@@ -10,13 +10,23 @@ use bursar::runner::Answer;
 use bursar::simulator::{self, Options};
 use serde_json::{Value, json};
 
-use crate::stage::{SENDER, Stage, eventually};
+use super::scene::deposit;
+use crate::stage::{Running, SENDER, Stage, eventually, everything, executed};
 
 fn options(listen: &str) -> Options {
     Options {
         listen: listen.parse().unwrap(),
         ..Options::default()
     }
+}
+
+/// Hands a callback to the daemon.
+async fn accept(daemon: &Running, body: &str) {
+    let Options { key, secret, .. } = Options::default();
+    let signature = Signer::new(&Secret::new(&secret)).sign(body.as_bytes());
+    let runner = &daemon.runner;
+    let answer = runner.accept(Some(&key), Some(&signature), body.as_bytes());
+    assert_eq!(answer.await, Answer::Accepted);
 }
 
 /// A payment waits because the gateway cannot be reached; meanwhile the gateway reports it, because
@@ -49,11 +59,7 @@ async fn a_payment_that_the_gateway_reports_before_it_is_sent_is_not_sent_any_mo
     let mut body: Value = serde_json::from_str(sample).unwrap();
     body["foreign_id"] = json!("row-0");
     let body = body.to_string();
-    let Options { key, secret, .. } = Options::default();
-    let signature = Signer::new(&Secret::new(&secret)).sign(body.as_bytes());
-    let runner = &daemon.runner;
-    let answer = runner.accept(Some(&key), Some(&signature), body.as_bytes());
-    assert_eq!(answer.await, Answer::Accepted);
+    accept(&daemon, &body).await;
 
     let simulator = simulator::start(options(&listen)).await.unwrap();
     let run = daemon.closed(run.as_str()).await;
@@ -62,5 +68,78 @@ async fn a_payment_that_the_gateway_reports_before_it_is_sent_is_not_sent_any_mo
     // Whatever was on its way has arrived.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(simulator.control().executions(), []);
+    daemon.stop().await;
+}
+
+/// Two runs want the same `once`. The first fails in the midst of it, for now, after what it did
+/// is durable; it will go on. The second must not begin it again meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_once_that_a_run_will_go_on_with_is_not_begun_by_another() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = free.local_addr().unwrap().to_string();
+    drop(free);
+    let stage = Stage::with(options(&listen)).await.script(
+        "pay.rhai",
+        r#"
+        on("deposit.confirmed", #{ retry: #{ first: "300ms", max: "1s", attempts: 20 } }, |event| {
+            once("welcome", || {
+                state::add("begun", 1);
+                csv::write("welcome.csv", [#{ id: event.id }]);
+                gateway::list_accounts();
+                state::add("ended", 1);
+            });
+            state::add("runs", 1);
+        });
+        schedule("tell", "0 0 1 1 *", |tick| {
+            state::list("");
+        });"#,
+    );
+    let daemon = stage.start().await;
+    stage.simulator.stop().await;
+    for id in 1..=2 {
+        accept(&daemon, &deposit(id, "customer")).await;
+        eventually("the run has failed once", || async {
+            let runs = daemon.runner.runs(&everything()).unwrap();
+            (runs[0]["tries"].as_u64() >= Some(1)).then_some(())
+        })
+        .await;
+    }
+    let simulator = simulator::start(options(&listen)).await.unwrap();
+    let runs = daemon.all_closed(2).await;
+    let told = daemon.trigger("pay", "tell").await;
+    let state = &told["journal"][0]["value"];
+    assert_eq!(
+        *state,
+        json!({"begun": 1, "ended": 1, "runs": 2}),
+        "{runs:#?}"
+    );
+    daemon.stop().await;
+    simulator.stop().await;
+}
+
+/// A run catches that its `once` failed and pays outside of it: that payment is its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_after_a_once_that_failed_belongs_to_its_run_alone() {
+    let stage = Stage::new().await.script(
+        "pay.rhai",
+        &format!(
+            r#"on("deposit.confirmed", |event| {{
+                for attempt in 0..2 {{
+                    try {{
+                        once("welcome", || {{ throw "no" }});
+                    }} catch {{}}
+                }}
+                gateway::withdraw(#{{ {SENDER} currency: "BTC", amount: 0.01, address: "tb1q" }});
+            }});"#
+        ),
+    );
+    let daemon = stage.start().await;
+    for id in 1..=2 {
+        accept(&daemon, &deposit(id, "customer")).await;
+    }
+    let runs = daemon.all_closed(2).await;
+    let ended = runs.iter().all(|run| run["state"] == "succeeded");
+    assert!(ended, "{runs:#?}");
+    assert_eq!(executed(&stage.control).len(), 2);
     daemon.stop().await;
 }

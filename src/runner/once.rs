@@ -1,0 +1,104 @@
+//! `once`: which run may execute a closure, and which steps belong to it.
+//!
+//! Within this process a lock keeps other runs out of a closure that is being executed. A claim,
+//! written together with the first step in it that is durable, keeps them out while the run that
+//! began it is going to go on with it: after a restart, or when it is tried again. The claim ends
+//! with the closure, or with the run.
+
+use super::key_locks::KeyGuard;
+use super::world::{Progress, World};
+use crate::domain::id::RunId;
+use crate::domain::run::Outcome;
+use crate::scripting::effects::{Code, Failure, Request, Stop};
+use crate::store::ReadError;
+use crate::store::schema::{ONCE, ONCE_CLAIMS, RUNS};
+
+use serde_json::Value;
+
+/// A `once` closure that is being executed.
+pub(super) struct OnceScope {
+    pub(super) key: String,
+    /// The step that follows its beginning.
+    pub(super) first_step: u64,
+    /// Keeps other runs out of it.
+    _guard: KeyGuard<(String, String)>,
+}
+
+impl World {
+    /// Begins a closure; answers the recorded value in a list when there is one.
+    pub(super) fn begin_once(
+        &self,
+        progress: &mut Progress,
+        step: u64,
+        key: String,
+    ) -> Result<Value, Stop> {
+        let scope = (self.run.handler.script.clone(), key);
+        let guard = self.wait(self.context.once_locks.lock(&scope))?;
+        let store = &self.context.store;
+        let found = store.get(&ONCE, &scope);
+        if let Some(value) = found.map_err(|error| self.unreadable(&error))? {
+            return Ok(Value::Array(vec![value]));
+        }
+        let claim = store
+            .get_versioned(&ONCE_CLAIMS, &scope)
+            .map_err(|error| self.unreadable(&error))?;
+        if let Some(claim) = &claim
+            && self
+                .will_go_on(&claim.value)
+                .map_err(|error| self.unreadable(&error))?
+        {
+            let text = format!(
+                "`once(\"{}\")` was begun by the run {}, which has not ended yet",
+                scope.1, claim.value
+            );
+            return Err(Failure::new(Code::Timeout, text).into());
+        }
+        progress.buffer.claim_once(scope.clone(), claim);
+        enter(progress, step, scope.1, guard);
+        Ok(Value::Null)
+    }
+
+    /// A closure that this execution is inside of keeps other runs out, also when its beginning was
+    /// answered from the journal.
+    pub(super) fn reenter_once(
+        &self,
+        progress: &mut Progress,
+        step: u64,
+        request: &Request,
+        outcome: &Outcome,
+    ) -> Result<(), Stop> {
+        if let Request::OnceBegin { key } = request
+            && *outcome == Outcome::Value(Value::Null)
+        {
+            let scope = (self.run.handler.script.clone(), key.clone());
+            let guard = self.wait(self.context.once_locks.lock(&scope))?;
+            enter(progress, step, scope.1, guard);
+        }
+        if matches!(request, Request::OnceEnd { .. }) {
+            progress.once.pop();
+        }
+        Ok(())
+    }
+
+    /// The innermost closure has failed: what follows is not part of it.
+    pub(super) fn leave_once(&self) {
+        self.progress().once.pop();
+    }
+
+    /// Whether another run is still open.
+    fn will_go_on(&self, run: &RunId) -> Result<bool, ReadError> {
+        if *run == self.run.id {
+            return Ok(false);
+        }
+        let run = self.context.store.get(&RUNS, run)?;
+        Ok(run.is_some_and(|run| !run.state.is_closed()))
+    }
+}
+
+fn enter(progress: &mut Progress, step: u64, key: String, guard: KeyGuard<(String, String)>) {
+    progress.once.push(OnceScope {
+        key,
+        first_step: step.saturating_add(1),
+        _guard: guard,
+    });
+}
