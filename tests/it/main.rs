@@ -11,7 +11,9 @@
 mod callbacks;
 mod crash;
 mod damage;
+mod fates;
 mod kit;
+mod payments;
 mod payouts;
 mod scripts;
 mod stage;
