@@ -167,7 +167,9 @@ async fn ask_once(context: &Context, id: &ForeignId) -> Result<Option<Payment>, 
 /// How long to wait before asking about a payment again; `None` when there is nothing to ask.
 fn next_delay(id: &ForeignId, asked: u32, payment: Option<&Payment>) -> Option<Duration> {
     let payment = payment?;
-    if !can_be_looked_up(payment.content.operation) && payment.state != State::Intended {
+    // What cannot be looked up is still sent when it never was, and given up in time.
+    let goes_on = matches!(payment.state, State::Intended | State::Unknown);
+    if !can_be_looked_up(payment.content.operation) && !goes_on {
         return None;
     }
     let (first, max) = delays(payment.state)?;
