@@ -156,8 +156,8 @@ impl Payments {
     /// the next start.
     ///
     /// # Errors
-    /// See [`PayError`]. After [`PayError::Unavailable`] the payment is `intended`, and asking
-    /// again goes on with it.
+    /// See [`PayError`]. After [`PayError::Unavailable`] the payment is `intended`; asking again
+    /// goes on with it, and so does the sweep.
     pub async fn pay(&self, request: PaymentRequest) -> Result<Payment, PayError> {
         let _one_at_a_time = self.0.locks.lock(&request.foreign_id).await;
         if let Some(payment) = self.find(&request.foreign_id)? {
@@ -302,10 +302,13 @@ impl Payments {
                     match (sent, delays.next()) {
                         (Attempt::MovedOn, _) => {}
                         (Attempt::NotSent(_), Some(delay)) => tokio::time::sleep(delay).await,
+                        // Whether or not its run asks again, an intent is carried out.
                         (Attempt::NotSent(reason), None) => {
+                            self.watch(&payment);
                             return Err(PayError::Unavailable(reason));
                         }
                         (Attempt::Unauthorised(reason), _) => {
+                            self.watch(&payment);
                             return Err(PayError::Unauthorised(reason));
                         }
                     }
