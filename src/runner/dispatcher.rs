@@ -180,13 +180,18 @@ impl Dispatcher {
 
     /// Starts threads for work that no thread waits for.
     fn staff(self: &Arc<Self>, queues: &mut Queues) {
+        self.staff_beyond(queues, 0);
+    }
+
+    /// The same, when `coming` threads will ask for work any moment.
+    fn staff_beyond(self: &Arc<Self>, queues: &mut Queues, coming: usize) {
         self.gauge(queues);
         let Some(execute) = self.execute.get() else {
             return;
         };
         let wanted = queues.ready.values().map(VecDeque::len).sum::<usize>();
         let missing = wanted
-            .saturating_sub(queues.waiting_threads)
+            .saturating_sub(queues.waiting_threads.saturating_add(coming))
             .min(self.most.saturating_sub(queues.threads));
         for _ in 0..missing {
             let number = queues.threads;
@@ -237,7 +242,7 @@ impl Dispatcher {
         }
     }
 
-    fn finish(&self, ticket: &Ticket, after: &After) {
+    fn finish(self: &Arc<Self>, ticket: &Ticket, after: &After) {
         let mut queues = self.queues();
         queues.leave(ticket);
         match after {
@@ -249,8 +254,12 @@ impl Dispatcher {
             After::AtOnce => queues.make_ready(ticket.clone()),
             After::Left => {}
         }
-        // Whatever became ready is taken by this very thread, which asks for work next.
         self.idle.notify_all();
+        // This thread asks for work next, but two runs may have become ready: the one behind in its
+        // lane, and one that waited for its script's place.
+        self.changed.notify_one();
+        let coming = usize::from(!std::thread::panicking());
+        self.staff_beyond(&mut queues, coming);
     }
 
     fn gauge(&self, queues: &Queues) {
@@ -266,7 +275,7 @@ impl Dispatcher {
 
 /// Ends an execution however it ends, also by a panic: the run is then left for the next start.
 struct Ending<'a> {
-    dispatcher: &'a Dispatcher,
+    dispatcher: &'a Arc<Dispatcher>,
     ticket: Ticket,
     after: After,
 }
@@ -373,5 +382,142 @@ impl Queues {
                 self.lanes.remove(lane);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::domain::id::{Firing, SetHash};
+    use crate::domain::run::Input;
+
+    fn limits(per_script: usize) -> Limits {
+        Limits {
+            operations: 1,
+            call_depth: 8,
+            string_size: 1,
+            array_size: 1,
+            map_size: 1,
+            timeout: Duration::from_secs(1),
+            concurrent_runs: 8,
+            concurrent_runs_per_script: per_script,
+        }
+    }
+
+    fn ticket(script: &str, event: &str, transaction: &str) -> Ticket {
+        let handler = HandlerId {
+            script: script.to_owned(),
+            name: "h".to_owned(),
+        };
+        let mut run = Run::queued(
+            handler,
+            Firing::Event(event.to_owned()),
+            Input::Event(event.to_owned()),
+            SetHash::of([]),
+            0,
+            Timestamp::UNIX_EPOCH,
+        );
+        run.lane = Some(TransactionKey {
+            kind: "deposit".to_owned(),
+            id: transaction.to_owned(),
+        });
+        Ticket::of(&run)
+    }
+
+    /// A dispatcher whose runs say that they have begun and end when they are told.
+    struct Stage {
+        dispatcher: Arc<Dispatcher>,
+        begun: mpsc::Receiver<String>,
+        end: HashMap<&'static str, mpsc::Sender<()>>,
+    }
+
+    fn stage(per_script: usize, scripts: [&'static str; 2]) -> Stage {
+        let dispatcher = Arc::new(Dispatcher::new(&limits(per_script), Telemetry::default()));
+        let (begin, begun) = mpsc::channel();
+        let mut end = HashMap::new();
+        let mut ends = HashMap::new();
+        for script in scripts {
+            let (sender, receiver) = mpsc::channel();
+            end.insert(script, sender);
+            ends.insert(script.to_owned(), Mutex::new(receiver));
+        }
+        let begin = Mutex::new(begin);
+        dispatcher.start(Arc::new(move |ticket: &Ticket| {
+            let script = &ticket.handler.script;
+            begin.lock().unwrap().send(script.clone()).unwrap();
+            ends[script].lock().unwrap().recv().unwrap();
+            After::Closed
+        }));
+        Stage {
+            dispatcher,
+            begun,
+            end,
+        }
+    }
+
+    impl Stage {
+        fn begun(&self) -> String {
+            self.begun
+                .recv_timeout(Duration::from_secs(10))
+                .expect("a run that could be executed is not")
+        }
+
+        /// Until every thread but one waits for work.
+        fn until_all_others_wait(&self) {
+            loop {
+                let queues = self.dispatcher.queues();
+                if queues.waiting_threads + 1 == queues.threads {
+                    return;
+                }
+                drop(queues);
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn one_end_that_makes_two_runs_ready_starts_both() {
+        let stage = stage(1, ["a", "b"]);
+        // The second run of `a` waits for its script's place, that of `b` for its transaction.
+        let tickets = [
+            ticket("a", "1", "one"),
+            ticket("b", "1", "one"),
+            ticket("a", "2", "two"),
+        ];
+        for ticket in tickets {
+            stage.dispatcher.enqueue(Started(vec![ticket]));
+        }
+        assert_eq!(stage.begun(), "a");
+        stage.until_all_others_wait();
+        stage.end["a"].send(()).unwrap();
+        // Neither ends before both have begun.
+        let mut begun = [stage.begun(), stage.begun()];
+        begun.sort();
+        assert_eq!(begun, ["a", "b"]);
+        stage.end["a"].send(()).unwrap();
+        stage.end["b"].send(()).unwrap();
+        assert!(stage.dispatcher.drain(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_transaction_is_handled_in_order_and_others_meanwhile() {
+        let stage = stage(8, ["a", "b"]);
+        let tickets = ["1", "2"].map(|event| ticket("a", event, "one"));
+        stage.dispatcher.enqueue(Started(tickets.to_vec()));
+        assert_eq!(stage.begun(), "a");
+        stage
+            .dispatcher
+            .enqueue(Started(vec![ticket("b", "3", "two")]));
+        assert_eq!(stage.begun(), "b");
+        assert!(stage.begun.try_recv().is_err());
+        stage.end["a"].send(()).unwrap();
+        assert_eq!(stage.begun(), "a");
+        for script in ["a", "b"] {
+            stage.end[script].send(()).unwrap();
+        }
+        assert!(stage.dispatcher.drain(Duration::from_secs(10)));
+        assert_eq!(stage.dispatcher.open_runs(), 0);
     }
 }
