@@ -75,7 +75,7 @@ impl World {
             telemetry: telemetry.clone(),
             limits: config.scripts.limits,
             names: Known::default(),
-            unknown_after: Duration::from_secs(900),
+            unknown_after: Duration::from_mins(15),
             max_in_flight: 1,
         })
         .unwrap();
