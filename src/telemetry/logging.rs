@@ -1,8 +1,9 @@
-//! Log lines on standard error: for people, or one JSON object each. Which events there are is for
-//! the files beside this one to say; who calls [`init`] is the command line, once.
+//! Log lines on standard error or in a file: for people, or one JSON object each. Which events there
+//! are is for the files beside this one to say; the command line calls this, once.
 
+use std::fs::File;
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chrono::SecondsFormat;
 use tracing::{Level, Subscriber};
@@ -30,6 +31,13 @@ pub fn init(json: bool, level: Level, clock: Arc<dyn Clock>) -> bool {
         std::io::stderr,
     ))
     .is_ok()
+}
+
+/// As [`init`], into a file as text, whole lines at a time.
+pub fn init_file(file: File, level: Level, clock: Arc<dyn Clock>) -> bool {
+    let file = Mutex::new(file);
+    tracing::subscriber::set_global_default(subscriber(false, level, Times(clock), false, file))
+        .is_ok()
 }
 
 fn subscriber<W>(
@@ -71,7 +79,6 @@ impl FormatTime for Times {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Mutex;
 
     use super::*;
     use crate::domain::clock::{SystemClock, Timestamp};
