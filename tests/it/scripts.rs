@@ -78,10 +78,11 @@ async fn line(daemon: &Running, text: &str) -> String {
 async fn call(stage: &Stage, operation: Call, arguments: Value) -> Value {
     let client = Client::new(&stage.resolved().gateway, &Telemetry::default()).unwrap();
     let prepared = prepare(operation, &arguments).unwrap();
-    match client.send(&prepared).await {
-        Disposition::Accepted(answer) => answer,
-        other => panic!("{other:?}"),
-    }
+    let disposition = client.send(&prepared).await;
+    let Disposition::Accepted(answer) = disposition else {
+        panic!("{disposition:?}");
+    };
+    answer
 }
 
 /// What the shop says of a customer to get an address for deposits.
@@ -130,7 +131,7 @@ async fn a_batch_is_paid_once_however_often_its_file_comes() {
     let run = daemon.trigger("payouts", "payroll").await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
     line(&daemon, "there is no payouts.csv").await;
-    line(&daemon, "3 sent, 0 refused").await;
+    line(&daemon, "3 rows, 3 confirmed").await;
     line(&daemon, "; 3 of ").await;
 
     let executions = stage.control.executions();
@@ -173,7 +174,7 @@ async fn the_failure_of_one_payout_is_told_and_does_not_stop_the_others() {
     let daemon = stage.start().await;
     let run = daemon.trigger("payouts", "payroll").await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
-    line(&daemon, "2 sent, 1 refused").await;
+    line(&daemon, "3 rows, 2 accepted, 1 rejected").await;
     assert!(
         line(&daemon, "was refused: ")
             .await
