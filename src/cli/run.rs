@@ -43,7 +43,8 @@ async fn serve(config: Config) -> Outcome {
         .map_err(|error| Failure::failed(with_causes(&error)))
 }
 
-fn not_started(error: &StartError) -> Failure {
+/// Why a daemon did not start, and the exit code for it.
+pub(super) fn not_started(error: &StartError) -> Failure {
     if let StartError::Scripts(mistakes) = error {
         Failure::bad_input(mistakes)
     } else if let StartError::Store(error) = error {

@@ -23,9 +23,9 @@ pub enum Need {
     Everything,
     /// The gateway's key and secret: `call`, `send`.
     Gateway,
-    /// The admin listener's token: commands that talk to it, and `dev`, which opens it.
+    /// The admin listener's token: commands that talk to it.
     AdminToken,
-    /// None: `check`, `simulate`.
+    /// None: `check`, `simulate`, `dev`.
     Nothing,
 }
 

@@ -14,6 +14,7 @@ mod damage;
 mod fates;
 mod kit;
 mod payments;
+mod dev;
 mod payouts;
 mod scripts;
 mod stage;

@@ -51,6 +51,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
         &[
             // `call` is one signed request from the shell, past the daemon.
             "gateway",
+            // `dev` looks at the daemon that it has in its own process.
+            "runner",
             "domain",
             "telemetry",
             "config",
