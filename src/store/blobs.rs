@@ -82,6 +82,10 @@ impl Blobs {
         }
     }
 
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// Stores a content: on disk when this returns. One that is there and whole is kept.
     pub(super) fn put(&self, content: &[u8]) -> io::Result<BlobHash> {
         let hash = BlobHash::of(content);

@@ -71,22 +71,31 @@ impl Damage {
     }
 }
 
-/// The command that helps with a [`Damage`].
+/// What helps with a [`Damage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
-    /// What is left is enough to make the store whole: `bursar store rebuild`.
+    /// What is left may be enough to make the store whole: `bursar store rebuild`.
     Rebuild,
     /// Something is gone that only a backup has: `bursar restore DIR`.
     Restore,
+    /// The folder is no store yet: make the backup or restore again, into an empty folder.
+    CopyAgain,
 }
 
 impl std::fmt::Display for Remedy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Rebuild => {
-                "`bursar store rebuild` makes the store anew from the parts that are whole"
+                "`bursar store rebuild` repairs the store if what is left of it is provably \
+                 everything, and changes nothing if it is not"
             }
-            Self::Restore => "`bursar restore DIR` brings back a backup",
+            Self::Restore => {
+                "what is left of the store is not enough: move its folder away, then \
+                 `bursar restore DIR` brings back the backup in DIR"
+            }
+            Self::CopyAgain => {
+                "remove the folder, then run `bursar backup DIR` or `bursar restore DIR` again"
+            }
         })
     }
 }
@@ -156,4 +165,4 @@ pub enum ReadError {
 /// A failure of sled.
 #[derive(Debug, thiserror::Error)]
 #[error("the index failed")]
-pub struct IndexError(#[from] sled::Error);
+pub struct IndexError(#[from] pub(super) sled::Error);

@@ -20,12 +20,11 @@ pub(super) struct GuardJournal {
 }
 
 impl GuardJournal {
-    /// Makes the journal of a new store: one empty segment.
-    pub(super) fn create(layout: &Layout) -> io::Result<()> {
+    /// Makes the journal of a store that stands at `mark`: one empty segment.
+    pub(super) fn create(layout: &Layout, mark: &Mark) -> io::Result<()> {
         create_folder(&layout.journal())?;
-        create_segment(layout, &Mark::default())?;
-        let path = layout.high_water();
-        write_file(&path, &encode_high_water(0), &unfinished(&path))
+        create_segment(layout, mark)?;
+        write_high_water(layout, mark.sequence)
     }
 
     /// Opens the journal to go on in the segment that begins with `first_sequence` and is
@@ -101,6 +100,12 @@ pub(super) fn read_high_water(layout: &Layout) -> io::Result<Option<u64>> {
     Ok(bytes
         .filter(|bytes| bytes.len() == HIGH_WATER_LENGTH && sealed(bytes))
         .and_then(|bytes| take_u64(&mut bytes.as_slice())))
+}
+
+/// Notes up to where the journal reaches: on disk when this returns.
+pub(super) fn write_high_water(layout: &Layout, sequence: u64) -> io::Result<()> {
+    let path = layout.high_water();
+    write_file(&path, &encode_high_water(sequence), &unfinished(&path))
 }
 
 const HIGH_WATER_LENGTH: usize = 12;

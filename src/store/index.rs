@@ -65,6 +65,12 @@ pub(super) enum OpenIndexError {
     Record(String),
 }
 
+impl From<IndexError> for OpenIndexError {
+    fn from(IndexError(error): IndexError) -> Self {
+        error.into()
+    }
+}
+
 impl From<sled::Error> for OpenIndexError {
     fn from(error: sled::Error) -> Self {
         match error {
@@ -93,7 +99,7 @@ impl Index {
     /// Opens the index, or makes an empty one if there is none.
     pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Self, OpenIndexError> {
         remove_unfinished_snapshots(folder)?;
-        wait_for_release(&folder.join("db"))?;
+        wait_for_release(folder)?;
         contained(|| {
             let tree = sled::Config::new()
                 .path(folder)
@@ -191,6 +197,23 @@ impl Index {
         })
     }
 
+    /// The next records after a key, a bounded number of them, in the order of their keys.
+    pub(super) fn records_after(&self, after: &[u8]) -> Result<Vec<Stored>, IndexError> {
+        let low = if after.is_empty() {
+            Bound::Included([FIRST_TABLE].as_slice())
+        } else {
+            Bound::Excluded(after)
+        };
+        self.tree
+            .range::<&[u8], _>((low, Bound::Unbounded))
+            .take(VISITED_AT_ONCE)
+            .map(|pair| {
+                let (key, stored) = pair?;
+                Ok((key.to_vec(), stored.to_vec()))
+            })
+            .collect()
+    }
+
     /// Gives every record to a visitor, once, on two threads with a result each.
     ///
     /// The threads read from both ends until they meet, because nothing is known about how the
@@ -278,11 +301,12 @@ impl Frontiers {
 /// Waits until threads of sled's that have not ended yet let go of the file. They outlive an index
 /// that was dropped in this process by some milliseconds; other processes are kept out by the
 /// store's own lock.
-fn wait_for_release(file: &Path) -> io::Result<()> {
+pub(super) fn wait_for_release(folder: &Path) -> io::Result<()> {
+    let file = folder.join("db");
     if !file.exists() {
         return Ok(());
     }
-    let probe = File::open(file)?;
+    let probe = File::open(&file)?;
     for _ in 0..RELEASE_TRIES {
         match probe.try_lock() {
             Ok(()) => return probe.unlock(),
@@ -313,7 +337,9 @@ fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
 }
 
 /// Runs something in sled that may panic on damaged files. Whatever panicked is not used again.
-fn contained<T>(attempt: impl FnOnce() -> Result<T, OpenIndexError>) -> Result<T, OpenIndexError> {
+pub(super) fn contained<T>(
+    attempt: impl FnOnce() -> Result<T, OpenIndexError>,
+) -> Result<T, OpenIndexError> {
     catch_unwind(AssertUnwindSafe(attempt))
         .unwrap_or_else(|payload| Err(OpenIndexError::Panic(message(&*payload))))
 }

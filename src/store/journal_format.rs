@@ -248,6 +248,16 @@ fn later_record(segment: &[u8], at: usize) -> bool {
         .any(|(offset, _)| decode_record(segment, at + offset).is_some())
 }
 
+/// The greatest sequence of any whole record in a segment, whatever stands between them.
+pub(super) fn greatest_sequence(segment: &[u8]) -> Option<u64> {
+    segment
+        .windows(RECORD_MAGIC.len())
+        .enumerate()
+        .filter(|(_, window)| window == RECORD_MAGIC)
+        .filter_map(|(at, _)| Some(decode_record(segment, at)?.mark.sequence))
+        .max()
+}
+
 /// Appends the checksum of everything so far, and gives it.
 pub(super) fn seal(bytes: &mut Vec<u8>) -> u32 {
     let crc = crc32fast::hash(bytes);

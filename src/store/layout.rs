@@ -8,6 +8,10 @@
 //! manifest.0, .1      the last two checkpoints
 //! index/              sled
 //! blobs/ab/abcd…      contents by their SHA-256
+//! unfinished-copy     there while a backup or restore writes this folder: not a store yet
+//! restored            there from a restore to the first start after it
+//! index.rebuild-N     an index that a rebuild tries out
+//! X.damaged-N         what a rebuild replaced, kept for a person to remove
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -20,17 +24,30 @@ pub(super) const VERSION: u16 = 1;
 /// Ends the names of files that are being written and not yet valid.
 const UNFINISHED: &str = "new";
 const SEGMENT: &str = "journal";
+const INDEX: &str = "index";
+const ATTEMPT: &str = "rebuild";
+const DAMAGED: &str = "damaged";
 
 /// The paths in one store's folder.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) dir: PathBuf,
+    index: PathBuf,
 }
 
 impl Layout {
     pub(super) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
+            index: dir.join(INDEX),
+        }
+    }
+
+    /// The same store with another index.
+    pub(super) fn with_index(&self, index: &Path) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            index: index.to_owned(),
         }
     }
 
@@ -60,11 +77,56 @@ impl Layout {
     }
 
     pub(super) fn index(&self) -> PathBuf {
-        self.dir.join("index")
+        self.index.clone()
     }
 
     pub(super) fn blobs(&self) -> PathBuf {
         self.dir.join("blobs")
+    }
+
+    pub(super) fn unfinished_copy(&self) -> PathBuf {
+        self.dir.join("unfinished-copy")
+    }
+
+    pub(super) fn restored(&self) -> PathBuf {
+        self.dir.join("restored")
+    }
+
+    pub(super) fn attempt(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("{INDEX}.{ATTEMPT}-{number}"))
+    }
+
+    /// The indexes that rebuilds have tried out and not removed.
+    pub(super) fn attempts(&self) -> io::Result<Vec<PathBuf>> {
+        self.numbered(&format!("{INDEX}.{ATTEMPT}-"))
+    }
+
+    /// The indexes that rebuilds have replaced, newest first.
+    pub(super) fn replaced_indexes(&self) -> io::Result<Vec<PathBuf>> {
+        let mut replaced = self.numbered(&format!("{INDEX}.{DAMAGED}-"))?;
+        replaced.reverse();
+        Ok(replaced)
+    }
+
+    /// A name that is not taken, under which `path` is kept.
+    pub(super) fn aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let start = format!("{}.{DAMAGED}-", name.unwrap_or_default());
+        let taken = self.numbered(&start)?;
+        let last = taken.last().and_then(|path| number(path, &start));
+        Ok(self
+            .dir
+            .join(format!("{start}{}", last.unwrap_or_default() + 1)))
+    }
+
+    /// What is named `start` and a number, by the number.
+    fn numbered(&self, start: &str) -> io::Result<Vec<PathBuf>> {
+        let mut found: Vec<_> = entries(&self.dir)?
+            .into_iter()
+            .filter_map(|path| Some((number(&path, start)?, path)))
+            .collect();
+        found.sort();
+        Ok(found.into_iter().map(|(_, path)| path).collect())
     }
 
     /// The journal's segments with the sequence their names say, oldest first.
@@ -84,6 +146,11 @@ impl Layout {
         segments.sort();
         Ok(segments)
     }
+}
+
+fn number(path: &Path, start: &str) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix(start)?.parse().ok()
 }
 
 /// The paths in a folder; none if the folder is missing.

@@ -33,10 +33,10 @@ pub(super) struct Found {
 }
 
 impl Manifest {
-    /// Writes both slots of a new store.
-    pub(super) fn create(layout: &Layout) -> io::Result<()> {
+    /// Writes both slots of a store whose index is on disk up to `checkpoint`.
+    pub(super) fn create(layout: &Layout, checkpoint: &Mark) -> io::Result<()> {
         for slot in SLOTS {
-            write(layout, slot, &Mark::default())?;
+            write(layout, slot, checkpoint)?;
         }
         super::layout::sync_folder(&layout.dir)
     }
@@ -111,7 +111,7 @@ mod tests {
     fn the_newest_readable_slot_counts() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        Manifest::create(&layout).unwrap();
+        Manifest::create(&layout, &Mark::default()).unwrap();
         let mut manifest = Manifest::read(&layout).unwrap().manifest.unwrap();
         manifest.note(at(5)).unwrap();
         manifest.note(at(9)).unwrap();

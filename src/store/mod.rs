@@ -12,16 +12,23 @@
 //! | `guard_journal`, `journal_format`, `manifest`, `layout`, `lock` | files of our own |
 //! | `index` | the only code that uses sled |
 //! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
+//! | `proof`, `rebuild` | what of a damaged store is provably everything, and repairing it |
+//! | `copy`, `backup`, `restore` | copies of the whole store, and what a restored one does not know |
 //! | `blobs` | large contents |
 //!
 //! The store knows no payment, run or callback: the modules that own them declare the tables. It
 //! keeps no history and takes no decision; a decision that rests on something read says so with a
 //! precondition, which is checked in the same commit. Opened by `daemon`, used by `runner`;
 //! `cli` uses the offline functions.
+//!
+//! A store that was restored from a backup is older than the world, which is dangerous where
+//! money moves: `restore` says what it does not know.
 
+mod backup;
 mod blobs;
 mod changes;
 mod codec;
+mod copy;
 mod error;
 mod guard_journal;
 mod index;
@@ -32,7 +39,10 @@ mod lock;
 mod manifest;
 mod open;
 mod poison;
+mod proof;
+mod rebuild;
 mod recovery;
+mod restore;
 mod scan;
 pub mod schema;
 mod table;
@@ -41,14 +51,19 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use backup::{BackupError, backup};
 pub use blobs::BlobHash;
 pub use changes::{Changes, MAX_CHANGES_BYTES, MAX_RECORD_BYTES};
+pub use copy::Copied;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
+pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};
+pub use restore::{RestoreError, restore};
 pub use scan::{Order, Range};
 pub use table::{Record, Table, Versioned};
 pub use verify::{Report, verify};
@@ -100,6 +115,8 @@ struct Shared {
     poison: Poison,
     index: Index,
     blobs: Arc<Blobs>,
+    keep_segments: Arc<AtomicBool>,
+    telemetry: Telemetry,
     _lock: Lock,
 }
 
@@ -121,6 +138,7 @@ impl Store {
     /// [`OpenError`]; its text is for the operator and names the file and the way out.
     pub fn open(dir: &Path, options: &Options, telemetry: &Telemetry) -> Result<Self, OpenError> {
         let opened = open::open(dir, options, telemetry)?;
+        restore::warn_once(opened.blobs.layout(), telemetry)?;
         Self::start(opened.writer, opened.blobs, opened.lock)
             .map_err(OpenError::io("start the thread that writes", dir))
     }
@@ -129,6 +147,8 @@ impl Store {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let poison = Poison::new(&writer.telemetry);
         let index = writer.index.clone();
+        let keep_segments = Arc::clone(&writer.keep_segments);
+        let telemetry = writer.telemetry.clone();
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn({
             let poison = poison.clone();
@@ -141,6 +161,8 @@ impl Store {
                 poison,
                 index,
                 blobs: Arc::new(blobs),
+                keep_segments,
+                telemetry,
                 _lock: lock,
             }),
         })

@@ -1,13 +1,15 @@
-//! Opening a store: the folder, its format and lock, then examination and replay.
+//! Finding and opening a store: the folder, its format and lock, then examination and replay.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Options;
 use super::blobs::Blobs;
 use super::error::{Damage, OpenError, Remedy};
 use super::guard_journal::{GuardJournal, read_high_water};
-use super::journal_format::HEADER_LENGTH;
+use super::journal_format::{HEADER_LENGTH, Mark};
 use super::layout::{self, Layout, read_file, sync_folder, unfinished, write_file};
 use super::lock::Lock;
 use super::manifest::Manifest;
@@ -35,6 +37,17 @@ pub(super) fn open(
     if !is_store(&layout)? {
         create(&layout).map_err(OpenError::io("make a store in", dir))?;
     }
+    open_locked(layout, lock, options, telemetry)
+}
+
+/// Opens a store that is there.
+pub(super) fn open_locked(
+    layout: Layout,
+    lock: Lock,
+    options: &Options,
+    telemetry: &Telemetry,
+) -> Result<Opened, OpenError> {
+    let dir = layout.dir.as_path();
     let examination = examine(&layout, options.cache_bytes)?;
     if let Some(damage) = examination.damage.first() {
         return Err(damage.clone().into());
@@ -68,13 +81,14 @@ pub(super) fn open(
         manifest,
         mark: journal.end,
         segment_bytes: options.segment_bytes,
+        keep_segments: Arc::default(),
         telemetry: telemetry.clone(),
     };
     let repaired = journal.behind > 0 || !examination.damaged_slots.is_empty();
     if repaired {
         let checkpointed = writer.checkpoint();
         checkpointed
-            .map_err(|failure| OpenError::io("checkpoint", dir)(std::io::Error::other(failure)))?;
+            .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
     }
     Ok(Opened {
         writer,
@@ -83,7 +97,38 @@ pub(super) fn open(
     })
 }
 
-fn create_dir(dir: &Path) -> Result<(), OpenError> {
+/// The store in `dir`.
+///
+/// # Errors
+/// [`OpenError::Io`] if there is none.
+pub(super) fn find_store(dir: &Path) -> Result<Layout, OpenError> {
+    let layout = Layout::new(dir);
+    if dir.is_dir() && is_store(&layout)? {
+        return Ok(layout);
+    }
+    let nothing = io::Error::from(io::ErrorKind::NotFound);
+    Err(OpenError::io("find a store in", dir)(nothing))
+}
+
+/// The store in `dir`, even if the file is damaged that says what it is.
+pub(super) fn find_damaged_store(dir: &Path) -> Result<Layout, OpenError> {
+    let layout = Layout::new(dir);
+    match find_store(dir) {
+        Err(OpenError::Damaged(damage)) if damage.file == layout.format() => Ok(layout),
+        found => found,
+    }
+}
+
+/// Whether the file is whole that says what the folder of a store is.
+pub(super) fn has_format(layout: &Layout) -> Result<bool, OpenError> {
+    match is_store(layout) {
+        Err(OpenError::Damaged(damage)) if damage.file == layout.format() => Ok(false),
+        found => found,
+    }
+}
+
+/// Makes a folder and those above it, durably.
+pub(super) fn create_dir(dir: &Path) -> Result<(), OpenError> {
     fs::create_dir_all(dir).map_err(OpenError::io("make the folder", dir))?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.map_or(Ok(()), |parent| {
@@ -97,6 +142,11 @@ fn format_text(version: u16) -> String {
 
 /// Whether there is a store of a format we know; false where there was never one.
 pub(super) fn is_store(layout: &Layout) -> Result<bool, OpenError> {
+    let note = layout.unfinished_copy();
+    if note.exists() {
+        let finding = "a backup or restore into this folder was interrupted";
+        return Err(Damage::new(&note, Remedy::CopyAgain, finding).into());
+    }
     let path = layout.format();
     let Some(bytes) = read_file(&path).map_err(OpenError::io("read", &path))? else {
         return if was_never_used(layout)? {
@@ -139,9 +189,14 @@ fn was_never_used(layout: &Layout) -> Result<bool, OpenError> {
 }
 
 /// Makes an empty store. The format's file comes last: until it is there, there is no store.
-fn create(layout: &Layout) -> std::io::Result<()> {
-    GuardJournal::create(layout)?;
-    Manifest::create(layout)?;
+fn create(layout: &Layout) -> io::Result<()> {
+    GuardJournal::create(layout, &Mark::default())?;
+    Manifest::create(layout, &Mark::default())?;
+    write_format(layout)
+}
+
+/// Makes the folder a store: on disk when this returns.
+pub(super) fn write_format(layout: &Layout) -> io::Result<()> {
     let path = layout.format();
     write_file(
         &path,

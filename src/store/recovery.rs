@@ -17,6 +17,7 @@
 //! the very last record.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::codec::{carried_checksum, check};
@@ -28,6 +29,7 @@ use super::journal_format::{
 };
 use super::layout::Layout;
 use super::manifest::Manifest;
+use super::proof::remedy;
 
 /// Everything that was found, and everything that is wrong with it.
 #[derive(Debug)]
@@ -45,6 +47,12 @@ pub(super) struct Examination {
     pub(super) applied: Mark,
     /// Readable records in the index.
     pub(super) records: u64,
+    /// Count and sum of what the index holds with the missing groups applied, if it is readable.
+    pub(super) total: Option<Mark>,
+    /// The last group that was certainly acknowledged; `None` if the note is missing or damaged.
+    pub(super) high_water: Option<u64>,
+    /// Whether the parts contradict each other about what a group is.
+    pub(super) mixed: bool,
 }
 
 /// What the guard journal holds.
@@ -62,6 +70,8 @@ pub(super) struct Journal {
     pending: BTreeMap<Vec<u8>, Option<u32>>,
     /// How many groups these are.
     pub(super) behind: u64,
+    /// Whether the segments are readable to the end and follow each other.
+    pub(super) whole: bool,
 }
 
 impl Journal {
@@ -91,6 +101,9 @@ pub(super) fn examine(layout: &Layout, cache_bytes: u64) -> Result<Examination, 
         index: None,
         applied: Mark::default(),
         records: 0,
+        total: None,
+        high_water: read_high_water(layout).map_err(OpenError::io("read", &layout.high_water()))?,
+        mixed: false,
     };
     if examination.manifest.is_none() {
         let finding = "both slots of the manifest are missing or damaged";
@@ -98,9 +111,12 @@ pub(super) fn examine(layout: &Layout, cache_bytes: u64) -> Result<Examination, 
     }
     examination.open_index(cache_bytes)?;
     examination.read_journal()?;
-    examination.compare_positions()?;
+    examination.compare_positions();
     examination.count_index()?;
-    examination.choose_remedy();
+    let remedy = remedy(&examination);
+    for damage in &mut examination.damage {
+        damage.remedy = remedy;
+    }
     Ok(examination)
 }
 
@@ -142,6 +158,7 @@ impl Examination {
             .map_err(OpenError::io("list", &folder))?;
         if self.journal.segments.is_empty() {
             self.report(&folder, "the guard journal has no segments");
+            return Ok(());
         }
         let segments = self.journal.segments.clone();
         for (number, (first, path)) in segments.iter().enumerate() {
@@ -177,6 +194,7 @@ impl Examination {
                 return Ok(());
             }
         }
+        self.journal.whole = true;
         Ok(())
     }
 
@@ -231,6 +249,7 @@ impl Examination {
                 mark.sequence
             );
             self.report(segment, finding);
+            self.mixed = true;
         }
         let checkpoint = self.manifest.as_ref().map(|manifest| manifest.checkpoint);
         if checkpoint.is_some_and(|noted| noted.sequence == mark.sequence && noted != *mark) {
@@ -239,15 +258,16 @@ impl Examination {
                 mark.sequence
             );
             self.report(segment, finding);
+            self.mixed = true;
         }
     }
 
-    fn compare_positions(&mut self) -> Result<(), OpenError> {
+    fn compare_positions(&mut self) {
         let (end, applied) = (self.journal.end.sequence, self.applied.sequence);
         let last = self.journal.segments.last();
         let journal = last.map_or_else(|| self.layout.journal(), |(_, path)| path.clone());
         let path = self.layout.high_water();
-        match read_high_water(&self.layout).map_err(OpenError::io("read", &path))? {
+        match self.high_water {
             None => self.report(&path, "the note of the last group is missing or damaged"),
             Some(reached) if reached > end => {
                 self.report(
@@ -279,7 +299,6 @@ impl Examination {
                 self.report(&self.layout.index(), finding);
             }
         }
-        Ok(())
     }
 
     /// Reads every record of the index, and compares what it will hold with what it must hold.
@@ -290,6 +309,7 @@ impl Examination {
         match count(index, &self.journal.pending) {
             Ok((records, total)) => {
                 self.records = records;
+                self.total = Some(total);
                 let end = self.journal.end;
                 if self.damage.is_empty() && !end.counts_as(total.records, total.sum) {
                     let finding = format!(
@@ -311,36 +331,6 @@ impl Examination {
         }
     }
 
-    /// Rebuilding helps if the index alone is whole and has everything, or the journal alone has.
-    fn choose_remedy(&mut self) {
-        let Ok(high_water) = read_high_water(&self.layout) else {
-            return;
-        };
-        let checkpoint = self
-            .manifest
-            .as_ref()
-            .map(|manifest| manifest.checkpoint.sequence);
-        let reached = [high_water, checkpoint, Some(self.journal.end.sequence)];
-        let reached = reached.into_iter().flatten().max().unwrap_or_default();
-        let index_has_all = self.applied.sequence >= reached
-            && self.applied.sequence > 0
-            && self
-                .damage
-                .iter()
-                .all(|damage| damage.file != self.layout.index());
-        let journal_has_all = self.journal.first() == Some(1)
-            && self.journal.end.sequence == reached
-            && self
-                .damage
-                .iter()
-                .all(|damage| !damage.file.starts_with(self.layout.journal()));
-        if index_has_all || journal_has_all {
-            for damage in &mut self.damage {
-                damage.remedy = Remedy::Rebuild;
-            }
-        }
-    }
-
     /// Brings a sound index up to the journal's end.
     ///
     /// # Errors
@@ -349,34 +339,51 @@ impl Examination {
         let (Some(index), true) = (&self.index, self.journal.behind > 0) else {
             return Ok(());
         };
-        let failed = OpenError::io("replay the guard journal into", &self.layout.index());
-        let mut applied = self.applied;
-        for (_, path) in &self.journal.segments {
-            let bytes = std::fs::read(path).map_err(OpenError::io("read", path))?;
-            let Ok(start) = decode_header(&bytes) else {
-                break;
-            };
-            for record in records(&bytes, &start).0 {
-                if record.mark.sequence != applied.sequence + 1 {
-                    continue;
-                }
-                let payload = bytes.get(record.payload).and_then(decode_payload);
-                let Some(writes) = payload else {
-                    break;
-                };
-                if let Err(error) = index.apply(&writes, &record.mark) {
-                    return Err(failed(std::io::Error::other(error)));
-                }
-                applied = record.mark;
-            }
-        }
-        if applied == self.journal.end {
+        let end = self.journal.end;
+        let applied = replay(index, &self.journal.segments, self.applied, end.sequence).map_err(
+            OpenError::io("replay the guard journal into", &self.layout.index()),
+        )?;
+        if applied == end {
             Ok(())
         } else {
             let finding = "the guard journal changed while it was read";
             Err(Damage::new(&self.layout.journal(), Remedy::Restore, finding).into())
         }
     }
+}
+
+/// Applies the groups after `applied` up to `last` to an index, as far as they follow each other.
+/// Gives the last one applied.
+pub(super) fn replay(
+    index: &Index,
+    segments: &[(u64, PathBuf)],
+    mut applied: Mark,
+    last: u64,
+) -> io::Result<Mark> {
+    let nexts = segments.iter().skip(1).map(|(first, _)| Some(*first));
+    for ((_, path), next) in segments.iter().zip(nexts.chain([None])) {
+        if next.is_some_and(|next| next <= applied.sequence + 1) {
+            continue;
+        }
+        let bytes = std::fs::read(path)?;
+        let Ok(start) = decode_header(&bytes) else {
+            break;
+        };
+        for record in records(&bytes, &start).0 {
+            if record.mark.sequence != applied.sequence + 1 || record.mark.sequence > last {
+                continue;
+            }
+            let payload = bytes.get(record.payload).and_then(decode_payload);
+            let Some(writes) = payload else {
+                break;
+            };
+            index
+                .apply(&writes, &record.mark)
+                .map_err(io::Error::other)?;
+            applied = record.mark;
+        }
+    }
+    Ok(applied)
 }
 
 /// How many records are in the index, and what count and sum will be with `pending` applied.

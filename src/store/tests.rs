@@ -391,7 +391,7 @@ fn an_interrupted_first_start_is_begun_again() {
     use super::layout::Layout;
 
     let dir = tempfile::tempdir().unwrap();
-    GuardJournal::create(&Layout::new(dir.path())).unwrap();
+    GuardJournal::create(&Layout::new(dir.path()), &journal_format::Mark::default()).unwrap();
     assert!(verify(dir.path()).is_err());
     open(dir.path());
     assert!(verify(dir.path()).unwrap().damage.is_empty());

@@ -9,7 +9,7 @@ use super::blobs::BlobHash;
 use super::error::{Damage, OpenError, Remedy};
 use super::layout::{Layout, entries};
 use super::lock::Lock;
-use super::open::is_store;
+use super::open::find_store;
 use super::recovery::examine;
 
 /// What is in a store's folder.
@@ -39,17 +39,13 @@ pub struct Report {
 /// # Errors
 /// [`OpenError`] where there is nothing to examine; damage is part of the report.
 pub fn verify(dir: &Path) -> Result<Report, OpenError> {
-    let nothing = || io::Error::from(io::ErrorKind::NotFound);
-    let layout = Layout::new(dir);
-    if !dir.is_dir() {
-        return Err(OpenError::io("find a store in", dir)(nothing()));
-    }
+    let layout = find_store(dir)?;
     let _lock = Lock::take(&layout)?;
-    if !is_store(&layout)? {
-        return Err(OpenError::io("find a store in", dir)(nothing()));
-    }
     let examination = examine(&layout, Options::default().cache_bytes)?;
-    let mut report = Report {
+    let blobs = verify_blobs(&layout).map_err(OpenError::io("read", &layout.blobs()))?;
+    let mut damage = examination.damage;
+    damage.extend(blobs.damage);
+    Ok(Report {
         journal: (
             examination.journal.first().unwrap_or_default(),
             examination.journal.end.sequence,
@@ -60,15 +56,24 @@ pub fn verify(dir: &Path) -> Result<Report, OpenError> {
             .map(|manifest| manifest.checkpoint.sequence),
         index: examination.index.map(|_open| examination.applied.sequence),
         records: examination.records,
-        blobs: 0,
+        blobs: blobs.whole,
         damaged_slots: examination.damaged_slots,
-        damage: examination.damage,
-    };
-    verify_blobs(&layout, &mut report).map_err(OpenError::io("read", &layout.blobs()))?;
-    Ok(report)
+        damage,
+    })
 }
 
-fn verify_blobs(layout: &Layout, report: &mut Report) -> io::Result<()> {
+/// What is in the folder of blobs.
+#[derive(Debug, Default)]
+pub(super) struct FoundBlobs {
+    /// Blobs whose content is what their name says.
+    pub(super) whole: u64,
+    /// The others.
+    pub(super) damage: Vec<Damage>,
+}
+
+/// Reads all blobs.
+pub(super) fn verify_blobs(layout: &Layout) -> io::Result<FoundBlobs> {
+    let mut found = FoundBlobs::default();
     for folder in entries(&layout.blobs())? {
         if !folder.is_dir() {
             continue;
@@ -76,14 +81,14 @@ fn verify_blobs(layout: &Layout, report: &mut Report) -> io::Result<()> {
         for path in entries(&folder)? {
             let name = path.file_name().and_then(|name| name.to_str());
             if name == Some(BlobHash::of(&fs::read(&path)?).as_str()) {
-                report.blobs += 1;
+                found.whole += 1;
             } else {
                 let finding = "the content of this blob is not what its name says";
-                report
+                found
                     .damage
                     .push(Damage::new(&path, Remedy::Restore, finding));
             }
         }
     }
-    Ok(())
+    Ok(found)
 }

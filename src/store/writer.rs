@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,6 +49,8 @@ pub(super) struct Writer {
     pub(super) mark: Mark,
     /// Bytes of the journal between two checkpoints.
     pub(super) segment_bytes: u64,
+    /// Whether segments stay, because a backup needs them.
+    pub(super) keep_segments: Arc<AtomicBool>,
     pub(super) telemetry: Telemetry,
 }
 
@@ -207,7 +211,7 @@ impl Writer {
         self.journal.rotate(&self.mark)?;
         self.manifest.note(self.mark)?;
         CrashPoint::CheckpointWritten.pass();
-        if previous < self.mark.sequence {
+        if previous < self.mark.sequence && !self.keep_segments.load(Ordering::SeqCst) {
             self.journal.drop_through(previous)?;
         }
         self.telemetry.store_checkpoint(self.mark.sequence);

@@ -24,6 +24,34 @@ impl Telemetry {
         tracing::warn!(slot = %slot.display(), "slot of the manifest was unreadable, repaired");
     }
 
+    /// A damaged store was repaired in one respect.
+    pub fn store_repaired(&self, dir: &Path, repair: &str) {
+        tracing::warn!(dir = %dir.display(), repair, "store repaired");
+    }
+
+    /// A copy of the store is on disk.
+    pub fn store_backed_up(&self, to: &Path, sequence: u64) {
+        tracing::info!(to = %to.display(), sequence, "store backed up");
+    }
+
+    /// A backup was made a store.
+    pub fn store_restored(&self, from: &Path, to: &Path, sequence: u64) {
+        tracing::warn!(
+            from = %from.display(), to = %to.display(), sequence,
+            "store restored from a backup"
+        );
+    }
+
+    /// The first start after a restore.
+    pub fn store_was_restored(&self, dir: &Path) {
+        tracing::warn!(
+            dir = %dir.display(),
+            "this store was restored from a backup: payments, callbacks and slots since that \
+             backup are unknown to it; before money moves again, compare what the gateway has \
+             with `bursar payments list`"
+        );
+    }
+
     /// A group of commits was decided: so many are durable, so many were refused because their
     /// preconditions did not hold.
     pub fn store_group(&self, made: usize, refused: usize) {

@@ -1,0 +1,315 @@
+//! Repairing a damaged store with what is left of it: `bursar store rebuild`.
+//!
+//! It only goes on with a store that is provably everything that was acknowledged (`proof`); it
+//! never makes one that is smaller. Everything is tried out on copies of the index first, so a
+//! refusal has changed nothing. What is replaced is kept beside it, under a name that ends in
+//! `damaged-N`, for a person to remove. Blobs are neither examined nor touched.
+//!
+//! # Design
+//! sled reads a snapshot and then its log, and refuses nearly every damaged snapshot although the
+//! log alone is often enough; so each index is tried as it is and without its snapshots. An index
+//! that an earlier rebuild replaced is tried too: that is what makes a rebuild that was killed
+//! between two repairs begin again with what it had.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Options;
+use super::copy::{copy_tree, remove_folder, sync_tree};
+use super::error::{Damage, OpenError};
+use super::guard_journal::{GuardJournal, write_high_water};
+use super::index::wait_for_release;
+use super::journal_format::Mark;
+use super::layout::{Layout, create_folder, sync_folder};
+use super::lock::Lock;
+use super::manifest::Manifest;
+use super::open::{find_damaged_store, has_format, open_locked, write_format};
+use super::proof::{Proof, proof};
+use super::recovery::{Examination, examine};
+use crate::telemetry::Telemetry;
+
+/// A store that is whole again.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// The last group of commits in it.
+    pub sequence: u64,
+    /// Records in its index.
+    pub records: u64,
+    /// What was done, in order; nothing if nothing was wrong.
+    pub repairs: Vec<Repair>,
+}
+
+/// One thing that a rebuild does. Each is whole or not done when the process is killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repair {
+    /// Keeps a part under another name.
+    KeepAside {
+        /// What the part is called in the store.
+        part: PathBuf,
+        /// What it is called now.
+        kept: PathBuf,
+    },
+    /// Puts an index that was proven whole into its place.
+    PutIndex {
+        /// Where it was tried out.
+        attempt: PathBuf,
+        /// Its place.
+        index: PathBuf,
+    },
+    /// Begins the guard journal anew after this group, which the index holds.
+    BeginJournal(u64),
+    /// Writes the note of the last group anew.
+    NoteHighWater(u64),
+    /// Writes the note of the last checkpoint anew.
+    NoteCheckpoint,
+    /// Writes the version of the store's layout anew.
+    NoteFormat,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeepAside { part, kept } => {
+                write!(f, "kept `{}` as `{}`", part.display(), kept.display())
+            }
+            Self::PutIndex { .. } => f.write_str("made the index anew, with every record"),
+            Self::BeginJournal(sequence) => {
+                write!(f, "began the guard journal anew after group {sequence}")
+            }
+            Self::NoteHighWater(sequence) => {
+                write!(f, "noted anew that group {sequence} is the last")
+            }
+            Self::NoteCheckpoint => f.write_str("wrote the manifest anew"),
+            Self::NoteFormat => f.write_str("wrote the format's version anew"),
+        }
+    }
+}
+
+/// Why nothing was repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// What is left is not provably everything. A backup is what is left; nothing was changed.
+    #[error("{}", refusal(dir, damage))]
+    Incomplete {
+        /// The store's folder.
+        dir: PathBuf,
+        /// What is missing or damaged.
+        damage: Vec<Damage>,
+    },
+    /// There is no store, it is in use or newer than this release, or the operating system
+    /// refused. A rebuild that was interrupted is begun again.
+    #[error(transparent)]
+    Failed(#[from] OpenError),
+}
+
+fn refusal(dir: &Path, damage: &[Damage]) -> String {
+    let mut text =
+        "what is left of the store is not provably everything, so it stays as it is:".to_owned();
+    for Damage { file, finding, .. } in damage {
+        // Writing to a string does not fail.
+        write!(text, "\n  `{}`: {finding}", file.display()).ok();
+    }
+    let dir = dir.display();
+    write!(
+        text,
+        "\nA backup can be brought back: `mv {dir} {dir}.replaced`, then `bursar restore DIR`"
+    )
+    .ok();
+    text
+}
+
+/// An index to try.
+#[derive(Debug)]
+enum Source {
+    /// As it is.
+    Whole(PathBuf),
+    /// Without what sled reads before its log.
+    Log(PathBuf),
+    /// Made from the guard journal alone.
+    Nothing,
+}
+
+impl Source {
+    /// What there is to try, the most likely first.
+    fn all(layout: &Layout) -> io::Result<Vec<Self>> {
+        let mut indexes = vec![layout.index()];
+        indexes.extend(layout.replaced_indexes()?);
+        indexes.retain(|index| index.is_dir());
+        let mut sources: Vec<_> = indexes
+            .into_iter()
+            .flat_map(|index| [Self::Whole(index.clone()), Self::Log(index)])
+            .collect();
+        sources.push(Self::Nothing);
+        Ok(sources)
+    }
+
+    fn copy(&self, to: &Path) -> Result<(), OpenError> {
+        match self {
+            Self::Whole(index) => copy_tree(index, to, |_| true),
+            Self::Log(index) => copy_tree(index, to, |path| !is_snapshot(path)),
+            Self::Nothing => create_folder(to).map_err(OpenError::io("make the folder", to)),
+        }
+    }
+}
+
+fn is_snapshot(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("snap."))
+}
+
+/// Makes the store in `dir`, which no process may have open, whole again. Needs room for another
+/// index. Does nothing to a store that is whole, and can be interrupted and repeated at any time.
+///
+/// # Errors
+/// [`RebuildError`]; it says what to do.
+pub fn rebuild(dir: &Path, telemetry: &Telemetry) -> Result<Rebuilt, RebuildError> {
+    let layout = find_damaged_store(dir)?;
+    let lock = Lock::take(&layout)?;
+    let plan = plan(&layout)?;
+    for repair in &plan.repairs {
+        let path = &layout.dir;
+        plan.perform(repair, &layout)
+            .map_err(OpenError::io("repair the store in", path))?;
+        telemetry.store_repaired(dir, &repair.to_string());
+    }
+    remove_attempts(&layout)?;
+    // The store is whole only if a start says so.
+    let mut opened = open_locked(layout, lock, &Options::default(), telemetry)?;
+    if !plan.repairs.is_empty() {
+        opened
+            .writer
+            .checkpoint()
+            .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
+    }
+    Ok(Rebuilt {
+        sequence: opened.writer.mark.sequence,
+        records: opened.writer.mark.records,
+        repairs: plan.repairs,
+    })
+}
+
+/// What has to be done, decided before any of it is.
+#[derive(Debug)]
+struct Plan {
+    repairs: Vec<Repair>,
+    /// Where the store stands.
+    mark: Mark,
+}
+
+fn plan(layout: &Layout) -> Result<Plan, RebuildError> {
+    remove_attempts(layout)?;
+    let sources = Source::all(layout).map_err(OpenError::io("list", &layout.dir))?;
+    let mut first_damage = None;
+    for (number, source) in sources.iter().enumerate() {
+        let attempt = layout.attempt(number);
+        source.copy(&attempt)?;
+        let examination = examine(&layout.with_index(&attempt), Options::default().cache_bytes)?;
+        let proof = proof(&examination).map_err(OpenError::io("read", &layout.journal()))?;
+        if let Some(proof) = proof {
+            let plan = plan_with(layout, &examination, proof, &attempt, source)?;
+            drop(examination);
+            wait_for_release(&attempt)
+                .and_then(|()| sync_tree(&attempt))
+                .map_err(OpenError::io("sync", &attempt))?;
+            return Ok(plan);
+        }
+        first_damage.get_or_insert_with(|| shown(layout, &attempt, examination.damage));
+    }
+    remove_attempts(layout)?;
+    Err(RebuildError::Incomplete {
+        dir: layout.dir.clone(),
+        damage: first_damage.unwrap_or_default(),
+    })
+}
+
+/// Damage of an index that was tried out, told about the one it was copied from.
+fn shown(layout: &Layout, attempt: &Path, mut damage: Vec<Damage>) -> Vec<Damage> {
+    for damage in &mut damage {
+        if damage.file == *attempt {
+            damage.file = layout.index();
+        }
+    }
+    damage
+}
+
+fn plan_with(
+    layout: &Layout,
+    examination: &Examination,
+    proof: Proof,
+    attempt: &Path,
+    source: &Source,
+) -> Result<Plan, OpenError> {
+    examination.replay()?;
+    if let Some(index) = &examination.index {
+        index
+            .flush()
+            .map_err(|error| OpenError::io("write", attempt)(io::Error::other(error)))?;
+    }
+    let mut plan = Plan {
+        repairs: Vec::new(),
+        mark: match proof {
+            Proof::Journal => examination.journal.end,
+            Proof::Index => examination.applied,
+        },
+    };
+    if !matches!(source, Source::Whole(index) if *index == layout.index()) {
+        plan.keep_aside(layout, layout.index())?;
+        plan.repairs.push(Repair::PutIndex {
+            attempt: attempt.to_owned(),
+            index: layout.index(),
+        });
+    }
+    if proof == Proof::Index {
+        plan.keep_aside(layout, layout.journal())?;
+        plan.repairs.push(Repair::BeginJournal(plan.mark.sequence));
+    } else if examination.high_water.is_none() {
+        plan.repairs.push(Repair::NoteHighWater(plan.mark.sequence));
+    }
+    if examination.manifest.is_none() {
+        plan.repairs.push(Repair::NoteCheckpoint);
+    }
+    if !has_format(layout)? {
+        plan.repairs.push(Repair::NoteFormat);
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn keep_aside(&mut self, layout: &Layout, part: PathBuf) -> Result<(), OpenError> {
+        if part.exists() {
+            let kept = layout
+                .aside(&part)
+                .map_err(OpenError::io("list", &layout.dir))?;
+            self.repairs.push(Repair::KeepAside { part, kept });
+        }
+        Ok(())
+    }
+
+    /// Does one repair: it is on disk when this returns.
+    fn perform(&self, repair: &Repair, layout: &Layout) -> io::Result<()> {
+        match repair {
+            Repair::KeepAside { part, kept } => fs::rename(part, kept),
+            Repair::PutIndex { attempt, index } => fs::rename(attempt, index),
+            Repair::BeginJournal(_) => GuardJournal::create(layout, &self.mark),
+            Repair::NoteHighWater(sequence) => write_high_water(layout, *sequence),
+            // That the index is on disk up to anywhere is known after the next checkpoint.
+            Repair::NoteCheckpoint => Manifest::create(layout, &Mark::default()),
+            Repair::NoteFormat => write_format(layout),
+        }?;
+        sync_folder(&layout.dir)
+    }
+}
+
+fn remove_attempts(layout: &Layout) -> Result<(), OpenError> {
+    let attempts = layout
+        .attempts()
+        .map_err(OpenError::io("list", &layout.dir))?;
+    for attempt in attempts {
+        // Threads of sled's that go on writing there would only delay the removal.
+        wait_for_release(&attempt).ok();
+        remove_folder(&attempt).map_err(OpenError::io("remove", &attempt))?;
+    }
+    Ok(())
+}
