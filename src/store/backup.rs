@@ -169,3 +169,303 @@ fn copy_index(from: &Index, layout: &Layout, to: &Path) -> Result<Mark, OpenInde
     copy.flush()?;
     Ok(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+    use crate::store::{Changes, Order, Range, RestoreError, Table, rebuild, restore, verify};
+
+    const COUNTERS: Table<(u64, u64), u64> = Table::new("counter/", 1);
+    const TASKS: u64 = 8;
+
+    fn options() -> Options {
+        Options {
+            segment_bytes: 20_000,
+            ..Options::default()
+        }
+    }
+
+    fn open_store(dir: &Path) -> Store {
+        Store::open(dir, &options(), &Telemetry::default()).unwrap()
+    }
+
+    /// The `round`th change of a task: one counter in turn is new, changed or removed, and a note
+    /// of the round beside it.
+    fn change(task: u64, round: u64) -> Changes {
+        let mut changes = Changes::new();
+        let key = (task, 1 + round % 7);
+        if round % 3 == 0 {
+            changes.remove(&COUNTERS, &key);
+        } else {
+            changes.put(&COUNTERS, &key, &round);
+        }
+        changes.put(&COUNTERS, &(task, 0), &round);
+        changes
+    }
+
+    /// What a task leaves after so many rounds.
+    fn model(task: u64, rounds: u64) -> BTreeMap<(u64, u64), u64> {
+        let mut counters = BTreeMap::new();
+        for round in 0..=rounds {
+            let key = (task, 1 + round % 7);
+            if round % 3 == 0 {
+                counters.remove(&key);
+            } else {
+                counters.insert(key, round);
+            }
+            counters.insert((task, 0), round);
+        }
+        counters
+    }
+
+    fn contents(store: &Store) -> BTreeMap<(u64, u64), u64> {
+        let all = store.scan(&COUNTERS, &Range::all(), usize::MAX, Order::Ascending);
+        all.unwrap().into_iter().collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backup_while_others_commit_is_one_state_with_everything_acknowledged_before() {
+        let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open_store(dir.path());
+        let mut padding = Changes::new();
+        for number in 0..2000 {
+            padding.put(&COUNTERS, &(1000, number), &number);
+        }
+        store.commit(padding).await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged: Vec<_> = (0..TASKS)
+            .map(|_| Arc::new(std::sync::atomic::AtomicU64::new(0)))
+            .collect();
+        let tasks: Vec<_> = (0..TASKS)
+            .zip(&acknowledged)
+            .map(|(task, acknowledged)| {
+                let (store, stop) = (store.clone(), Arc::clone(&stop));
+                let acknowledged = Arc::clone(acknowledged);
+                tokio::spawn(async move {
+                    for round in 0.. {
+                        if stop.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        store.commit(change(task, round)).await.unwrap();
+                        acknowledged.store(round, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        let mut moved = false;
+        for number in 0..4 {
+            let before: Vec<_> = acknowledged
+                .iter()
+                .map(|rounds| rounds.load(Ordering::SeqCst))
+                .collect();
+            let hash = store.put_blob(vec![number; 50_000]).await.unwrap();
+            let begin = store.shared.index.mark().unwrap().unwrap_or_default();
+            let target = copies.path().join(format!("{number}"));
+            let copied = store.backup(&target).await.unwrap();
+            moved |= copied.sequence > begin.sequence;
+            assert!(verify(&target).unwrap().damage.is_empty());
+
+            let copy = open_store(&target);
+            assert_eq!(copy.get_blob(&hash).unwrap(), vec![number; 50_000]);
+            let mut found = contents(&copy);
+            found.retain(|(task, _), _| *task < TASKS);
+            let mut expected = BTreeMap::new();
+            for (task, before) in (0..TASKS).zip(before) {
+                let rounds = found.get(&(task, 0)).copied().unwrap_or_default();
+                assert!(rounds >= before, "task {task}: {rounds} of {before}");
+                expected.extend(model(task, rounds));
+            }
+            assert_eq!(found, expected);
+        }
+        stop.store(true, Ordering::SeqCst);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(moved, "nothing was committed while a backup was made");
+        let behind = store.shared.keep_segments.load(Ordering::SeqCst);
+        assert!(!behind);
+        store.close().await.unwrap();
+        drop(open_store(dir.path()));
+    }
+
+    #[tokio::test]
+    async fn a_backup_goes_into_an_empty_folder_outside_of_the_store() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open_store(dir.path());
+        fs::write(other.path().join("mine"), "precious").unwrap();
+        let occupied = store.backup(other.path()).await;
+        assert!(matches!(occupied, Err(BackupError::Occupied(_))));
+        assert_eq!(fs::read(other.path().join("mine")).unwrap(), b"precious");
+        let inside = store.backup(&dir.path().join("backup")).await;
+        assert!(matches!(inside, Err(BackupError::Inside(_))));
+        let kept = KeptSegments::new(&store.shared.keep_segments);
+        let busy = store.backup(&other.path().join("new")).await;
+        assert!(matches!(busy, Err(BackupError::Busy)));
+        drop(kept);
+        store.backup(&other.path().join("new")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_backup_of_a_closed_store_is_the_same() {
+        let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let empty = copies.path().join("empty");
+        assert!(backup(dir.path(), &empty, &Telemetry::default()).is_err());
+        let store = open_store(dir.path());
+        store.backup(&empty).await.unwrap();
+        for round in 0..100 {
+            store.commit(change(1, round)).await.unwrap();
+        }
+        store.close().await.unwrap();
+        let target = copies.path().join("target");
+        let copied = backup(dir.path(), &target, &Telemetry::default()).unwrap();
+        assert_eq!(copied.sequence, 100);
+        assert_eq!(contents(&open_store(&target)), model(1, 99));
+        assert_eq!(contents(&open_store(dir.path())), model(1, 99));
+        assert!(contents(&open_store(&empty)).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_blob_fails_the_backup_by_name_and_leaves_nothing_behind() {
+        let (dir, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open_store(dir.path());
+        let hash = store.put_blob(vec![1; 100]).await.unwrap();
+        let path = format!("blobs/{}/{hash}", &hash.as_str()[..2]);
+        fs::write(dir.path().join(&path), "damaged").unwrap();
+        let target = copies.path().join("target");
+        let refused = store.backup(&target).await.unwrap_err();
+        assert!(refused.to_string().contains(&path), "{refused}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        store.commit(change(1, 1)).await.unwrap();
+    }
+
+    /// The command that runs one ignored test of this binary with files limited to 2 MiB: more
+    /// than the store needs, less than the blob that it is given.
+    #[test]
+    fn a_full_disk_fails_the_backup_and_leaves_the_store_healthy() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = open_store(dir.path());
+        runtime
+            .block_on(store.put_blob(vec![7; 16 * 1024 * 1024]))
+            .unwrap();
+        drop(store);
+        let script = r#"trap "" XFSZ; ulimit -f 16384; exec "$0" --exact --ignored --nocapture \
+            store::backup::tests::in_a_process_that_cannot_write_large_files"#;
+        let ended = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(std::env::current_exe().unwrap())
+            .env("BURSAR_TEST_STORE", dir.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(ended.status.success(), "{text}{errors}");
+        assert!(text.contains("1 passed"), "{text}");
+        assert_eq!(contents(&open_store(dir.path())), model(1, 20));
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in a process with a limit"]
+    async fn in_a_process_that_cannot_write_large_files() {
+        let dir = PathBuf::from(std::env::var_os("BURSAR_TEST_STORE").unwrap());
+        let copies = tempfile::tempdir().unwrap();
+        let store = open_store(&dir);
+        for round in 0..=10 {
+            store.commit(change(1, round)).await.unwrap();
+        }
+        let target = copies.path().join("target");
+        let failed = store.backup(&target).await.unwrap_err();
+        assert!(matches!(failed, BackupError::Failed(_)), "{failed}");
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        assert!(!store.is_poisoned());
+        for round in 11..=20 {
+            store.commit(change(1, round)).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+
+    async fn backed_up(rounds: u64) -> (tempfile::TempDir, tempfile::TempDir) {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = open_store(dir.path());
+        for round in 0..rounds {
+            store.commit(change(1, round)).await.unwrap();
+        }
+        store.put_blob(vec![3; 1000]).await.unwrap();
+        store.backup(copy.path()).await.unwrap();
+        store.commit(change(1, rounds)).await.unwrap();
+        (dir, copy)
+    }
+
+    #[tokio::test]
+    async fn a_backup_comes_back_as_it_was_and_the_first_start_says_so() {
+        let (_dir, copy) = backed_up(50).await;
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("state");
+        let telemetry = Telemetry::default();
+        for _ in 0..2 {
+            let restored = restore(copy.path(), &target, &telemetry).unwrap();
+            assert_eq!((restored.sequence, restored.blobs), (50, 1));
+            assert!(target.join("restored").exists());
+            let store = open_store(&target);
+            assert!(!target.join("restored").exists());
+            assert_eq!(contents(&store), model(1, 49));
+            store.commit(change(1, 50)).await.unwrap();
+            store.close().await.unwrap();
+            assert_eq!(contents(&open_store(&target)), model(1, 50));
+            let refused = restore(copy.path(), &target, &telemetry).unwrap_err();
+            let target_text = target.display();
+            let way = format!("`mv {target_text} {target_text}.replaced`");
+            assert!(refused.to_string().contains(&way), "{refused}");
+            fs::rename(&target, parent.path().join("state.replaced")).ok();
+            fs::remove_dir_all(parent.path().join("state.replaced")).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_is_damaged_or_in_use_is_not_restored() {
+        let (dir, copy) = backed_up(50).await;
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("state");
+        let telemetry = Telemetry::default();
+        let store = open_store(copy.path());
+        let used = restore(copy.path(), &target, &telemetry).unwrap_err();
+        assert!(matches!(used, RestoreError::Failed(OpenError::Locked(_))));
+        drop(store);
+        let none = restore(&parent.path().join("none"), &target, &telemetry);
+        assert!(matches!(
+            none,
+            Err(RestoreError::Failed(OpenError::Io { .. }))
+        ));
+        let files = ["high-water", "format", "index/db", "manifest.0"];
+        for file in files {
+            let path = copy.path().join(file);
+            let whole = fs::read(&path).unwrap();
+            if file == "manifest.0" {
+                fs::remove_file(copy.path().join("manifest.1")).unwrap();
+            }
+            fs::write(&path, "").unwrap();
+            let refused = restore(copy.path(), &target, &telemetry).unwrap_err();
+            assert!(matches!(refused, RestoreError::Damaged { .. }), "{refused}");
+            let text = refused.to_string();
+            assert!(text.contains(copy.path().to_str().unwrap()), "{text}");
+            assert!(!target.exists() || fs::read_dir(&target).unwrap().count() == 0);
+            fs::write(&path, whole).unwrap();
+        }
+        drop(dir);
+    }
+
+    #[test]
+    fn an_interrupted_copy_is_not_taken_for_a_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = NewStore::begin(dir.path()).unwrap().unwrap();
+        std::mem::forget(copy);
+        let refused = Store::open(dir.path(), &options(), &Telemetry::default()).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("interrupted") && text.contains("`bursar restore DIR` again"));
+        assert!(rebuild(dir.path(), &Telemetry::default()).is_err());
+        assert!(restore(dir.path(), &dir.path().join("x"), &Telemetry::default()).is_err());
+    }
+}

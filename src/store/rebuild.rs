@@ -6,8 +6,9 @@
 //! `damaged-N`, for a person to remove. Blobs are neither examined nor touched.
 //!
 //! # Design
-//! sled reads a snapshot and then its log, and refuses nearly every damaged snapshot although the
-//! log alone is often enough; so each index is tried as it is and without its snapshots. An index
+//! sled reads its settings, a snapshot and then its log, and refuses nearly every damaged snapshot
+//! and setting although the log alone is often enough; so each index is tried as it is and with
+//! its log alone. An index
 //! that an earlier rebuild replaced is tried too: that is what makes a rebuild that was killed
 //! between two repairs begin again with what it had.
 
@@ -125,7 +126,7 @@ fn refusal(dir: &Path, damage: &[Damage]) -> String {
 enum Source {
     /// As it is.
     Whole(PathBuf),
-    /// Without what sled reads before its log.
+    /// Without what sled reads before its log and can make anew.
     Log(PathBuf),
     /// Made from the guard journal alone.
     Nothing,
@@ -148,15 +149,15 @@ impl Source {
     fn copy(&self, to: &Path) -> Result<(), OpenError> {
         match self {
             Self::Whole(index) => copy_tree(index, to, |_| true),
-            Self::Log(index) => copy_tree(index, to, |path| !is_snapshot(path)),
+            Self::Log(index) => copy_tree(index, to, |path| !is_made_anew(path)),
             Self::Nothing => create_folder(to).map_err(OpenError::io("make the folder", to)),
         }
     }
 }
 
-fn is_snapshot(path: &Path) -> bool {
+fn is_made_anew(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| name.starts_with("snap."))
+    name.is_some_and(|name| name == "conf" || name.starts_with("snap."))
 }
 
 /// Makes the store in `dir`, which no process may have open, whole again. Needs room for another
@@ -312,4 +313,155 @@ fn remove_attempts(layout: &Layout) -> Result<(), OpenError> {
         remove_folder(&attempt).map_err(OpenError::io("remove", &attempt))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Changes, Order, Range, Store, Table};
+
+    const TABLE: Table<u64, String> = Table::new("rebuild/", 1);
+
+    fn options() -> Options {
+        Options {
+            segment_bytes: 10_000,
+            ..Options::default()
+        }
+    }
+
+    async fn fill(dir: &Path, range: std::ops::Range<u64>) {
+        let store = Store::open(dir, &options(), &Telemetry::default()).unwrap();
+        for number in range {
+            let mut changes = Changes::new();
+            changes.put(&TABLE, &number, &"x".repeat(500));
+            store.commit(changes).await.unwrap();
+        }
+        store.close().await.unwrap();
+        // sled writes a snapshot when it opens what is there.
+        let store = Store::open(dir, &options(), &Telemetry::default()).unwrap();
+        store.close().await.unwrap();
+    }
+
+    fn records(dir: &Path) -> usize {
+        let store = Store::open(dir, &options(), &Telemetry::default()).unwrap();
+        let all = store.scan(&TABLE, &Range::all(), usize::MAX, Order::Ascending);
+        all.unwrap().len()
+    }
+
+    fn truncate(file: &Path, by: u64) {
+        let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+        file.set_len(file.metadata().unwrap().len() - by).unwrap();
+    }
+
+    fn damage_snapshot(dir: &Path) {
+        let files = super::super::layout::entries(&dir.join("index")).unwrap();
+        for file in files.iter().filter(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            name.starts_with("snap.")
+        }) {
+            truncate(file, 1);
+        }
+    }
+
+    /// Damage that needs many repairs.
+    fn damage_index_and_notes(dir: &Path) {
+        damage_snapshot(dir);
+        for file in ["manifest.0", "manifest.1", "high-water", "format"] {
+            fs::remove_file(dir.join(file)).unwrap();
+        }
+    }
+
+    /// Damage that the index alone survives.
+    fn damage_journal(dir: &Path) {
+        let segments = Layout::new(dir).segments().unwrap();
+        truncate(&segments.last().unwrap().1, 1);
+        fs::remove_file(dir.join("format")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_rebuild_that_was_interrupted_anywhere_is_begun_again() {
+        for (damage, least) in [
+            (damage_index_and_notes as fn(&Path), 5),
+            (damage_journal, 3),
+        ] {
+            for done in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                fill(dir.path(), 0..150).await;
+                damage(dir.path());
+                let layout = Layout::new(dir.path());
+                let plan = plan(&layout).unwrap();
+                assert!(plan.repairs.len() >= least, "{:?}", plan.repairs);
+                for repair in plan.repairs.iter().take(done) {
+                    plan.perform(repair, &layout).unwrap();
+                }
+                // A start in between is refused or whole, and harms nothing.
+                if let Ok(store) = Store::open(dir.path(), &options(), &Telemetry::default()) {
+                    let all = store.scan(&TABLE, &Range::all(), usize::MAX, Order::Ascending);
+                    assert_eq!(all.unwrap().len(), 150);
+                }
+                let rebuilt = rebuild(dir.path(), &Telemetry::default()).unwrap();
+                assert_eq!((rebuilt.records, rebuilt.sequence), (150, 150));
+                assert_eq!(records(dir.path()), 150, "after {done} repairs");
+                assert!(layout.attempts().unwrap().is_empty());
+                if done == plan.repairs.len() {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_whole_store_is_left_as_it_is_and_what_is_none_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), 0..10).await;
+        let rebuilt = rebuild(dir.path(), &Telemetry::default()).unwrap();
+        assert_eq!(rebuilt.repairs, []);
+        assert_eq!(records(dir.path()), 10);
+        let empty = tempfile::tempdir().unwrap();
+        let refused = rebuild(empty.path(), &Telemetry::default()).unwrap_err();
+        assert!(matches!(
+            refused,
+            RebuildError::Failed(OpenError::Io { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_is_replaced_is_kept_and_every_rebuild_has_a_name_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 1..4 {
+            fill(dir.path(), 0..round * 150).await;
+            damage_snapshot(dir.path());
+            let rebuilt = rebuild(dir.path(), &Telemetry::default()).unwrap();
+            let kept = dir.path().join(format!("index.damaged-{round}"));
+            let part = dir.path().join("index");
+            assert!(kept.join("db").exists());
+            assert_eq!(
+                rebuilt.repairs.first(),
+                Some(&Repair::KeepAside { part, kept })
+            );
+        }
+        assert_eq!(records(dir.path()), 450);
+    }
+
+    /// The index that was replaced long ago is whole in itself, and older than the journal says.
+    #[tokio::test]
+    async fn an_index_of_an_earlier_time_does_not_pass_for_a_whole_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), 0..150).await;
+        let old = dir.path().join("index.damaged-1");
+        copy_tree(&dir.path().join("index"), &old, |_| true).unwrap();
+        fill(dir.path(), 150..400).await;
+        fs::remove_dir_all(dir.path().join("index")).unwrap();
+        let refused = rebuild(dir.path(), &Telemetry::default()).unwrap_err();
+        assert!(
+            matches!(refused, RebuildError::Incomplete { .. }),
+            "{refused}"
+        );
+        fs::remove_dir_all(dir.path().join("journal")).unwrap();
+        let refused = rebuild(dir.path(), &Telemetry::default()).unwrap_err();
+        assert!(
+            matches!(refused, RebuildError::Incomplete { .. }),
+            "{refused}"
+        );
+    }
 }

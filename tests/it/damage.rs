@@ -1,5 +1,6 @@
 //! Damaged stores: whatever happens to a file, the store opens with everything that was
 //! acknowledged, or refuses to start and says which file and which command. Never with less.
+//! After a refusal, a rebuild makes the store whole or refuses by name and changes nothing.
 //!
 //! Injected, one at a time, into copies of real folders: files cut, flipped bits, zeroed heads,
 //! rubbish at the end, files and folders gone, folders of an older time or of another store, and
@@ -11,7 +12,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use bursar::store::{BlobHash, Changes, OpenError, Options, Order, Range, Store, Table, verify};
+use bursar::store::{
+    BlobHash, Changes, OpenError, Options, Order, Range, RebuildError, Store, Table, rebuild,
+    verify,
+};
 use bursar::telemetry::Telemetry;
 
 const TABLE: Table<String, String> = Table::new("damage/", 1);
@@ -161,12 +165,14 @@ const FAULTS: [Fault; 19] = [
     }),
 ];
 
-/// How a damaged store behaved, both of which are right.
+/// How a damaged store behaved, all of which are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// Opened with everything, took another record, and opened with that too.
     Whole,
-    /// Did not start, and said why.
+    /// Did not start, and said why; a rebuild then made it whole.
+    Rebuilt,
+    /// Did not start, and said why; a rebuild said what is missing.
     Refused,
 }
 
@@ -179,10 +185,20 @@ fn contents(store: &Store) -> Result<Records, String> {
 
 /// Opens a damaged folder: nothing may be missing, and nothing unsaid.
 async fn judge(dir: &Path, expected: &Records) -> Result<Outcome, String> {
-    let store = match open(dir) {
-        Ok(store) => store,
-        Err(refusal) => return judge_refusal(dir, &refusal),
-    };
+    match open(dir) {
+        Ok(store) => judge_whole(dir, store, expected).await,
+        Err(refusal) => {
+            judge_refusal(dir, &refusal)?;
+            if matches!(refusal, OpenError::Newer { .. }) {
+                return Ok(Outcome::Refused);
+            }
+            judge_rebuild(dir, expected).await
+        }
+    }
+}
+
+/// Everything must be there, and it must be possible to go on.
+async fn judge_whole(dir: &Path, store: Store, expected: &Records) -> Result<Outcome, String> {
     let found = contents(&store)?;
     if found != *expected {
         return Err(format!(
@@ -212,14 +228,50 @@ async fn judge(dir: &Path, expected: &Records) -> Result<Outcome, String> {
     }
 }
 
-fn judge_refusal(dir: &Path, refusal: &OpenError) -> Result<Outcome, String> {
+/// A rebuild makes the store whole, or changes nothing and says where to go from there.
+async fn judge_rebuild(dir: &Path, expected: &Records) -> Result<Outcome, String> {
+    let before = snapshot(dir);
+    match rebuild(dir, &Telemetry::default()) {
+        Ok(rebuilt) if rebuilt.repairs.is_empty() => Err("nothing to repair".to_owned()),
+        Ok(rebuilt) => {
+            let store = open(dir).map_err(|error| format!("{rebuilt:?}, then: {error}"))?;
+            let judged = judge_whole(dir, store, expected).await;
+            judged.map_err(|wrong| format!("{rebuilt:?}, then: {wrong}"))?;
+            Ok(Outcome::Rebuilt)
+        }
+        Err(RebuildError::Failed(OpenError::Newer { .. })) => Ok(Outcome::Refused),
+        Err(RebuildError::Failed(error)) => Err(format!("rebuild failed: {error:?}")),
+        Err(refusal @ RebuildError::Incomplete { .. }) => {
+            let text = refusal.to_string();
+            let way = format!(
+                "`mv {0} {0}.replaced`, then `bursar restore DIR`",
+                dir.display()
+            );
+            if !text.contains(&way) || !text.contains("\n  `") {
+                Err(format!("rebuild does not say why or what then: {text}"))
+            } else if snapshot(dir) != before {
+                Err("rebuild refused and changed something".to_owned())
+            } else {
+                Ok(Outcome::Refused)
+            }
+        }
+    }
+}
+
+/// Every file and its content.
+fn snapshot(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let read = |path: PathBuf| (path.clone(), fs::read(dir.join(path)).unwrap());
+    files(dir).into_iter().map(read).collect()
+}
+
+fn judge_refusal(dir: &Path, refusal: &OpenError) -> Result<(), String> {
     let text = refusal.to_string();
     let says = |part: &str| text.contains(part);
     if !says(dir.to_str().unwrap()) {
         return Err(format!("names no file: {text}"));
     }
     match refusal {
-        OpenError::Newer { .. } => return Ok(Outcome::Refused),
+        OpenError::Newer { .. } => return Ok(()),
         OpenError::Locked(_) | OpenError::Io { .. } => {
             return Err(format!("refused for another reason: {refusal:?}"));
         }
@@ -233,7 +285,7 @@ fn judge_refusal(dir: &Path, refusal: &OpenError) -> Result<Outcome, String> {
     match verify(dir) {
         Ok(report) if report.damage.is_empty() => Err(format!("verified as whole: {text}")),
         Ok(_) | Err(_) if open(dir).is_ok() => Err(format!("refused once, then opened: {text}")),
-        Ok(_) | Err(_) => Ok(Outcome::Refused),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -326,7 +378,7 @@ async fn every_fault_in_every_file_leaves_the_store_whole_or_refused() {
         println!("{outcome:?}\t{case}");
         let right = match outcome {
             Ok(Outcome::Whole) => true,
-            Ok(Outcome::Refused) => !case.ends_with("untouched"),
+            Ok(Outcome::Rebuilt | Outcome::Refused) => !case.ends_with("untouched"),
             Err(_) => false,
         };
         if !right {
@@ -335,9 +387,11 @@ async fn every_fault_in_every_file_leaves_the_store_whole_or_refused() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Neither everything is refused, nor does the damage go by unnoticed.
-    for expected in [Outcome::Whole, Outcome::Refused] {
+    for expected in [Outcome::Whole, Outcome::Rebuilt, Outcome::Refused] {
         let found = outcomes.values().filter(|found| **found == Ok(expected));
-        assert!(found.count() > 50, "{expected:?}");
+        let count = found.count();
+        println!("{expected:?}: {count}");
+        assert!(count > 50, "{expected:?}");
     }
 }
 
@@ -354,10 +408,10 @@ const MISHAPS: [Mishap; 10] = [
     ("index gone", Outcome::Refused, |dir, _| {
         fs::remove_dir_all(dir.join("index")).unwrap();
     }),
-    ("journal gone", Outcome::Refused, |dir, _| {
+    ("journal gone", Outcome::Rebuilt, |dir, _| {
         fs::remove_dir_all(dir.join("journal")).unwrap();
     }),
-    ("manifest gone", Outcome::Refused, |dir, _| {
+    ("manifest gone", Outcome::Rebuilt, |dir, _| {
         fs::remove_file(dir.join("manifest.0")).unwrap();
         fs::remove_file(dir.join("manifest.1")).unwrap();
     }),
@@ -376,7 +430,7 @@ const MISHAPS: [Mishap; 10] = [
     }),
     (
         "journal of another store",
-        Outcome::Refused,
+        Outcome::Rebuilt,
         |dir, other| {
             replace(dir, other, "journal");
         },
