@@ -11,10 +11,11 @@
 mod callbacks;
 mod crash;
 mod damage;
+mod dev;
+mod docs;
 mod fates;
 mod kit;
 mod payments;
-mod dev;
 mod payouts;
 mod scripts;
 mod stage;

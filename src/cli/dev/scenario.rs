@@ -61,7 +61,7 @@ async fn payouts(stage: &Stage, observer: &mut Observer<'_>) -> Outcome {
     tell(observer)?;
     let sent = withdrawals().saturating_sub(before);
     print(&format!(
-        "  {sent} requests for payments reached the gateway"
+        "  requests for payments that reached the gateway: {sent}"
     ));
     Ok(())
 }
@@ -91,11 +91,8 @@ async fn invoice(stage: &Stage, observer: &mut Observer<'_>) -> Outcome {
     let refunds = fates
         .iter()
         .filter(|fate| fate.foreign_id.ends_with("order-1"));
-    let executed = refunds.map(|fate| fate.executed).sum();
-    print(&format!(
-        "  a refund was executed {}",
-        story::times(executed)
-    ));
+    let executed: usize = refunds.map(|fate| fate.executed).sum();
+    print(&format!("  refunds that the gateway executed: {executed}"));
     Ok(())
 }
 
