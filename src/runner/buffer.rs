@@ -19,6 +19,9 @@ use crate::telemetry::Telemetry;
 /// The most keys that `state::list` answers.
 const LIST_LIMIT: usize = 10_000;
 
+/// A key of the `once` tables: script and key.
+pub(super) type OnceKey = (String, String);
+
 /// A key of the state table: space and key.
 type StateKey = (String, String);
 
@@ -49,9 +52,9 @@ pub(super) struct Buffer {
     entries: Vec<(u64, JournalEntry)>,
     written: BTreeMap<StateKey, Option<Value>>,
     read: HashMap<StateKey, Option<Versioned<Value>>>,
-    once: Vec<((String, String), Value)>,
+    once: Vec<(OnceKey, Value)>,
     /// `once` closures that were begun, with the claim that was found.
-    claimed: Vec<((String, String), Option<Versioned<RunId>>)>,
+    claimed: Vec<(OnceKey, Option<Versioned<RunId>>)>,
     emitted: Vec<Emission>,
     logged: Vec<LogLine>,
 }
@@ -73,7 +76,7 @@ impl Buffer {
     }
 
     /// Claims a closure for this run. `found` is the claim of another run that has ended.
-    pub(super) fn claim_once(&mut self, scope: (String, String), found: Option<Versioned<RunId>>) {
+    pub(super) fn claim_once(&mut self, scope: OnceKey, found: Option<Versioned<RunId>>) {
         self.claimed.push((scope, found));
     }
 

@@ -5,6 +5,9 @@
 //! began it is going to go on with it: after a restart, or when it is tried again. The claim ends
 //! with the closure, or with the run.
 
+use serde_json::Value;
+
+use super::buffer::OnceKey;
 use super::key_locks::KeyGuard;
 use super::world::{Progress, World};
 use crate::domain::id::RunId;
@@ -13,15 +16,13 @@ use crate::scripting::effects::{Code, Failure, Request, Stop};
 use crate::store::ReadError;
 use crate::store::schema::{ONCE, ONCE_CLAIMS, RUNS};
 
-use serde_json::Value;
-
 /// A `once` closure that is being executed.
 pub(super) struct OnceScope {
     pub(super) key: String,
     /// The step that follows its beginning.
     pub(super) first_step: u64,
     /// Keeps other runs out of it.
-    _guard: KeyGuard<(String, String)>,
+    _guard: KeyGuard<OnceKey>,
 }
 
 impl World {
@@ -95,7 +96,7 @@ impl World {
     }
 }
 
-fn enter(progress: &mut Progress, step: u64, key: String, guard: KeyGuard<(String, String)>) {
+fn enter(progress: &mut Progress, step: u64, key: String, guard: KeyGuard<OnceKey>) {
     progress.once.push(OnceScope {
         key,
         first_step: step.saturating_add(1),

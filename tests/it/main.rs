@@ -9,7 +9,6 @@
 
 #[cfg(test)]
 mod callbacks;
-mod crash;
 mod damage;
 mod dev;
 mod docs;
@@ -25,3 +24,5 @@ mod tidy;
 // The lints for tests hold in the helpers of a module only where it says so.
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod crash;

@@ -57,7 +57,7 @@ async fn post(
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if number % 3 == 0 || stop.load(Ordering::SeqCst) {
+            if number.is_multiple_of(3) || stop.load(Ordering::SeqCst) {
                 break;
             }
         }

@@ -107,9 +107,9 @@ async fn a_once_that_a_run_will_go_on_with_is_not_begun_by_another() {
     let simulator = simulator::start(options(&listen)).await.unwrap();
     let runs = daemon.all_closed(2).await;
     let told = daemon.trigger("pay", "tell").await;
-    let state = &told["journal"][0]["value"];
+    let counts = &told["journal"][0]["value"];
     assert_eq!(
-        *state,
+        *counts,
         json!({"begun": 1, "ended": 1, "runs": 2}),
         "{runs:#?}"
     );
