@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::Options;
 use super::error::OpenError;
 use super::index::wait_for_release;
@@ -24,7 +26,7 @@ pub(super) struct NewStore {
 }
 
 /// What is in a finished copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Copied {
     /// The last group of commits in it.
     pub sequence: u64,

@@ -2,9 +2,15 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use super::error::OpenError;
 use super::layout::Layout;
+
+/// How often, and after which pause, a lock is tried: a process that is just ending, or one that
+/// it has just started, may hold it a moment longer.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The held lock; released when dropped, or by the system when the process ends in any way.
 #[derive(Debug)]
@@ -36,10 +42,15 @@ impl Lock {
     }
 
     fn hold(file: File, layout: &Layout) -> Result<Self, OpenError> {
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked(layout.dir.clone())),
-            Err(TryLockError::Error(error)) => Err(OpenError::io("lock", &layout.lock())(error)),
+        for _ in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(PAUSE),
+                Err(TryLockError::Error(error)) => {
+                    return Err(OpenError::io("lock", &layout.lock())(error));
+                }
+            }
         }
+        Err(OpenError::Locked(layout.dir.clone()))
     }
 }

@@ -57,6 +57,8 @@ impl From<OpenError> for RestoreError {
 pub fn restore(from: &Path, to: &Path, telemetry: &Telemetry) -> Result<Copied, RestoreError> {
     let backup = find_store(from)?;
     let _lock = Lock::respect(&backup)?;
+    // A folder that is in use must not be moved away: say that first.
+    drop(Lock::respect(&Layout::new(to))?);
     let copy = NewStore::begin(to)?.ok_or_else(|| RestoreError::Occupied(to.to_owned()))?;
     let copied = fill(copy, &backup).map_err(|error| in_backup(error, from, to))?;
     telemetry.store_restored(from, to, copied.sequence);

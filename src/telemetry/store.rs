@@ -34,6 +34,11 @@ impl Telemetry {
         tracing::info!(to = %to.display(), sequence, "store backed up");
     }
 
+    /// A backup that somebody asked the daemon for was not made, and they were told why.
+    pub fn store_not_backed_up(&self, reason: &str) {
+        tracing::warn!(reason, "store not backed up");
+    }
+
     /// A backup was made a store.
     pub fn store_restored(&self, from: &Path, to: &Path, sequence: u64) {
         tracing::warn!(
