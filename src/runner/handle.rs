@@ -1,5 +1,6 @@
 //! What the rest of the daemon may do with the runner.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::domain::run::{Input, Run};
 use crate::domain::schedule::Start;
 use crate::scripting::Sources;
 use crate::store::schema::{OPEN_RUNS, RUNS};
-use crate::store::{Changes, CommitError, Order, Range, ReadError};
+use crate::store::{BackupError, Changes, CommitError, Copied, Order, Range, ReadError};
 
 /// The runner, as everybody else sees it. Cheap to clone.
 #[derive(Clone)]
@@ -318,6 +319,14 @@ impl Handle {
         context.telemetry.fired_by_hand(handler);
         context.dispatcher.enqueue(Started(vec![Ticket::of(&run)]));
         Ok(run.id)
+    }
+
+    /// Copies the store to an empty folder while everything goes on. On disk when this returns.
+    ///
+    /// # Errors
+    /// See [`BackupError`]; the store itself is untouched by it.
+    pub async fn backup(&self, dir: &Path) -> Result<Copied, BackupError> {
+        self.context.store.backup(dir).await
     }
 
     /// Starts no further run or look-up and waits for those being executed; after `patience` they

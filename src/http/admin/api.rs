@@ -1,5 +1,7 @@
-//! The JSON API below `/api/v1`: the runner's views, and firing a schedule by hand.
+//! The JSON API below `/api/v1`: the runner's views, firing a schedule by hand, and backups.
 
+use std::error::Error;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Json;
@@ -8,6 +10,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -101,18 +104,7 @@ struct Wanted {
 
 /// Fires a schedule. The run is on disk when this answers `{"run": ID}`.
 pub(super) async fn trigger(State(admin): State<Admin>, request: Request) -> Shown {
-    let (head, body) = request.into_parts();
-    if !is_json(&head.headers) {
-        return Err(Failure::not_json());
-    }
-    let body = body::read(body, LARGEST_BODY, PATIENCE)
-        .await
-        .map_err(|error| Failure::bad_body(error.status()))?;
-    let wanted: Wanted = serde_json::from_slice(&body).map_err(|error| {
-        Failure::bad_request(format!(
-            "the body must be {{\"script\", \"name\", \"at\"?}}: {error}"
-        ))
-    })?;
+    let wanted: Wanted = read_json(request, r#"{"script", "name", "at"?}"#).await?;
     // A task of its own, as for callbacks: what has begun must come to its end.
     let handle = admin.handle;
     let fired = tokio::spawn(async move {
@@ -131,6 +123,50 @@ pub(super) async fn trigger(State(admin): State<Admin>, request: Request) -> Sho
             Err(Failure::internal())
         }
     }
+}
+
+/// Where to put a backup.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    dir: PathBuf,
+}
+
+/// Copies the store to a folder on the daemon's machine, absolute and empty or missing. The copy
+/// is on disk and was read back when this answers; it goes on if the caller goes away.
+pub(super) async fn backup(State(admin): State<Admin>, request: Request) -> Shown {
+    let Target { dir } = read_json(request, r#"{"dir"}"#).await?;
+    if !dir.is_absolute() {
+        return Err(Failure::bad_request("`dir` must be an absolute path"));
+    }
+    let handle = admin.handle;
+    match tokio::spawn(async move { handle.backup(&dir).await }).await {
+        Ok(Ok(copied)) => Ok(Json(json!(copied))),
+        Ok(Err(error)) => {
+            // Whoever may make backups has to know what kept them from it.
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            let message = format!("{error}{}", cause.unwrap_or_default());
+            admin.telemetry.store_not_backed_up(&message);
+            Err(Failure::no_backup(message))
+        }
+        Err(error) => {
+            admin.telemetry.admin_request_failed(&error);
+            Err(Failure::internal())
+        }
+    }
+}
+
+/// The body of a request that changes something; `shape` says what it must look like.
+async fn read_json<T: DeserializeOwned>(request: Request, shape: &str) -> Result<T, Failure> {
+    let (head, body) = request.into_parts();
+    if !is_json(&head.headers) {
+        return Err(Failure::not_json());
+    }
+    let body = body::read(body, LARGEST_BODY, PATIENCE)
+        .await
+        .map_err(|error| Failure::bad_body(error.status()))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::bad_request(format!("the body must be {shape}: {error}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

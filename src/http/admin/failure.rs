@@ -73,6 +73,11 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    /// The store could not be copied. The message says why, to an operator.
+    pub(super) fn no_backup(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "no_backup", message)
+    }
+
     /// Something failed inside, and the log says what.
     pub(super) fn internal() -> Self {
         let message = "that failed; the daemon's log says why";

@@ -55,7 +55,8 @@ pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> R
         .route("/callbacks/{*id}", get(api::callback))
         .route("/schedules", get(api::schedules))
         .route("/scripts", get(api::scripts))
-        .route("/trigger", post(api::trigger));
+        .route("/trigger", post(api::trigger))
+        .route("/backup", post(api::backup));
     Router::new()
         .nest("/api/v1", api)
         .route("/metrics", get(metrics))
