@@ -1,6 +1,7 @@
 //! Talks to the running daemon, over its admin listener.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -8,11 +9,14 @@ use hyper::{Method, Request};
 use serde_json::Value;
 use url::form_urlencoded;
 
-use super::exchange::{ExchangeError, exchange};
+use super::exchange::{ExchangeError, PATIENCE, exchange};
 use super::exit_code::Failure;
 use super::settings::Settings;
 use crate::config::Need;
 use crate::domain::secret::Secret;
+
+/// How long the longest work may take.
+const LONG: Duration = Duration::from_hours(24);
 
 /// A daemon, by the address and token in the configuration.
 #[derive(Debug)]
@@ -34,15 +38,26 @@ impl Daemon {
     /// Asks for what is below `/api/v1`: a path, made with [`below`] and [`filtered`] where it has
     /// variable parts.
     pub(super) fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Method::GET, path, Bytes::new())
+        self.ask(Method::GET, path, Bytes::new(), PATIENCE)
     }
 
     /// Has something done.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.ask(Method::POST, path, Bytes::from(body.to_string()))
+        self.ask(Method::POST, path, Bytes::from(body.to_string()), PATIENCE)
     }
 
-    fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failure> {
+    /// Has something done that may take hours.
+    pub(super) fn post_long(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(Method::POST, path, Bytes::from(body.to_string()), LONG)
+    }
+
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Value, Failure> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("http://{}/api/v1/{path}", self.addr))
@@ -53,7 +68,7 @@ impl Daemon {
         let request = request
             .body(Full::new(body))
             .map_err(|error| Failure::failed(format!("the request cannot be sent: {error}")))?;
-        let answer = exchange(request).map_err(|error| self.unreachable(&error))?;
+        let answer = exchange(request, patience).map_err(|error| self.unreachable(&error))?;
         let body = serde_json::from_slice(&answer.body);
         match (answer.status, body) {
             (200, Ok(body)) => Ok(body),

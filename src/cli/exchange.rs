@@ -11,9 +11,6 @@ use hyper_util::rt::TokioExecutor;
 
 use super::exit_code::with_causes;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_mins(1);
-
 /// What came back.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -32,8 +29,14 @@ pub(super) enum ExchangeError {
     Lost(String),
 }
 
-/// Sends a request and waits for its whole answer.
-pub(super) fn exchange(request: Request<Full<Bytes>>) -> Result<Answer, ExchangeError> {
+/// How long an answer may take that is not about long work.
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Sends a request and waits for its whole answer, at most so long.
+pub(super) fn exchange(
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<Answer, ExchangeError> {
     let lost = |error: &dyn Error| ExchangeError::Lost(with_causes(error));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,7 +57,7 @@ pub(super) fn exchange(request: Request<Full<Bytes>>) -> Result<Answer, Exchange
         Ok(Answer { status, body })
     };
     runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, exchange)
+        tokio::time::timeout(patience, exchange)
             .await
             .unwrap_or_else(|late| Err(lost(&late)))
     })

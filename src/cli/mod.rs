@@ -6,6 +6,7 @@
 //! work in this process. Nothing here decides: what a command shows or does is somebody else's.
 
 mod admin_client;
+mod backup;
 mod call;
 mod callbacks;
 mod check;
@@ -15,6 +16,7 @@ mod exit_code;
 mod listed;
 mod output;
 mod payments;
+mod restore;
 mod run;
 mod runs;
 mod schedules;
@@ -84,6 +86,15 @@ enum Command {
     /// The stored data, while no daemon runs
     #[command(subcommand)]
     Store(store::Command),
+    /// Copy the stored data, whether the daemon runs or not
+    Backup(backup::Options),
+    /// Bring a backup back as the stored data
+    ///
+    /// The folder `store.path` must be empty or missing; move it away first. A backup is older
+    /// than the world: payments made since are unknown to it. Those that were open then are
+    /// looked up at the gateway. A script that asks for a later one again sends it again, with
+    /// the same `foreign_id`, and that the gateway refuses it then is assumed, not documented.
+    Restore(restore::Options),
 }
 
 /// Runs the command that `arguments` name, the program's own name first.
@@ -137,6 +148,8 @@ fn dispatch(Arguments { settings, command }: Arguments) -> Outcome {
         Command::Scripts(command) => scripts::run(&settings, command),
         Command::Call(options) => call::run(&settings, options),
         Command::Store(command) => store::run(&settings, command),
+        Command::Backup(options) => backup::run(&settings, options),
+        Command::Restore(options) => restore::run(&settings, options),
     }
 }
 

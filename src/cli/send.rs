@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 
 use super::admin_client::reachable;
-use super::exchange::exchange;
+use super::exchange::{PATIENCE, exchange};
 use super::exit_code::{Failure, Outcome};
 use super::output::print;
 use super::settings::Settings;
@@ -51,7 +51,8 @@ pub(super) fn run(settings: &Settings, options: Options) -> Outcome {
         )
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| Failure::usage(format!("nothing can be sent to {url}: {error}")))?;
-    let answer = exchange(request).map_err(|error| Failure::failed(format!("{url}: {error}")))?;
+    let answer =
+        exchange(request, PATIENCE).map_err(|error| Failure::failed(format!("{url}: {error}")))?;
     let meaning = match StatusCode::from_u16(answer.status) {
         Ok(StatusCode::OK) => "taken; the gateway would not send it again",
         Ok(StatusCode::FORBIDDEN) => "refused as forged: key or secret differ from the daemon's",

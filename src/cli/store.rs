@@ -1,4 +1,6 @@
-//! `bursar store verify`
+//! `bursar store verify`, `bursar store rebuild`
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -7,7 +9,8 @@ use super::listed::Shown;
 use super::output::{facts, print, print_json};
 use super::settings::Settings;
 use crate::config::Need;
-use crate::store::{Damage, OpenError, Report, verify};
+use crate::store::{Damage, OpenError, RebuildError, Report, rebuild, verify};
+use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -16,12 +19,46 @@ pub(super) enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Repair a damaged store, if what is left is provably everything
+    ///
+    /// Nothing is lost by trying: the repair is tried out on a copy of the index, which needs
+    /// room for another one, and what is replaced is kept beside it under a name that ends in
+    /// `damaged-N`. What cannot be proven complete is not touched.
+    Rebuild,
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
-    let Command::Verify { shown } = command;
     let path = settings.load(Need::Nothing)?.store.path;
-    let report = verify(&path).map_err(|error| refused(&error))?;
+    match command {
+        Command::Verify { shown } => check(&path, &shown),
+        Command::Rebuild => repair(&path),
+    }
+}
+
+fn repair(path: &Path) -> Outcome {
+    let rebuilt = rebuild(path, &Telemetry::default()).map_err(|error| match error {
+        RebuildError::Incomplete { .. } => Failure::bad_data(error),
+        RebuildError::Failed(error) => refused(&error),
+    })?;
+    for repair in &rebuilt.repairs {
+        print(&format!("  {repair}"));
+    }
+    let done = if rebuilt.repairs.is_empty() {
+        "needed no repair"
+    } else {
+        "is whole again"
+    };
+    print(&format!(
+        "the store `{}` {done}: {} records, up to commit {}",
+        path.display(),
+        rebuilt.records,
+        rebuilt.sequence
+    ));
+    Ok(())
+}
+
+fn check(path: &Path, shown: &Shown) -> Outcome {
+    let report = verify(path).map_err(|error| refused(&error))?;
     if shown.json {
         print_json(&as_json(&report));
     } else {

@@ -23,6 +23,8 @@ mod tidy;
 
 // The lints for tests hold in the helpers of a module only where it says so.
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod crash;
