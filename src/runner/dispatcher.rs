@@ -435,7 +435,7 @@ mod tests {
 
     fn stage(per_script: usize, scripts: [&'static str; 2]) -> Stage {
         let dispatcher = Arc::new(Dispatcher::new(&limits(per_script), Telemetry::default()));
-        let (begin, begun) = mpsc::channel();
+        let (begin, started) = mpsc::channel();
         let mut end = HashMap::new();
         let mut ends = HashMap::new();
         for script in scripts {
@@ -452,7 +452,7 @@ mod tests {
         }));
         Stage {
             dispatcher,
-            begun,
+            begun: started,
             end,
         }
     }

@@ -33,6 +33,10 @@ impl World {
         step: u64,
         key: String,
     ) -> Result<Value, Stop> {
+        if progress.once.iter().any(|scope| scope.key == key) {
+            let text = format!("`once(\"{key}\")` is called inside of itself");
+            return Err(Failure::new(Code::InvalidArgument, text).into());
+        }
         let scope = (self.run.handler.script.clone(), key);
         let guard = self.wait(self.context.once_locks.lock(&scope))?;
         let store = &self.context.store;

@@ -342,8 +342,8 @@ async fn nor_are_they_with_a_third_seed() {
     under_every_fault(15).await;
 }
 
-/// Every fault but 429, which holds the client back for a minute; and a restart in the middle.
-async fn under_every_fault(seed: u64) {
+/// Every fault now and then, and a gateway that pays a repeated key again.
+fn every_fault() -> Faults {
     let share = |fault| Rule {
         per_mille: Some(60),
         ..Rule::always(fault)
@@ -368,12 +368,17 @@ async fn under_every_fault(seed: u64) {
     .map(share);
     let mut rules = vec![Rule::always(Fault::ExecuteRepeat)];
     rules.extend(faults);
+    Faults(rules)
+}
+
+/// Every fault but 429, which holds the client back for a minute; and a restart in the middle.
+async fn under_every_fault(seed: u64) {
     let batch = format!(
         r#"let rows = []; for n in 0..200 {{ rows.push(#{{ {SENDER} foreign_id: `row-${{n}}`, currency: "BTC", amount: 0.01, address: `tb1q${{n}}` }}); }} gateway::withdraw_all(rows)"#
     );
     let stage = Stage::with(Options {
         seed,
-        faults: Faults(rules),
+        faults: every_fault(),
         ..Options::default()
     })
     .await

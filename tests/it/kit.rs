@@ -179,14 +179,14 @@ async fn serve(State(counter): State<Arc<Counter>>, request: Request) -> (Status
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         idempotency_key: idempotency_key.to_owned(),
     });
-    let held = counter
+    let waiting = counter
         .held
         .lock()
         .unwrap()
         .get(&path)
         .map(watch::Sender::subscribe);
-    if let Some(mut held) = held {
-        held.wait_for(|held| !held).await.ok();
+    if let Some(mut waiting) = waiting {
+        waiting.wait_for(|held| !held).await.ok();
     }
     let status = counter
         .answers

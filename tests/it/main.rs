@@ -3,7 +3,6 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::missing_panics_doc,
     reason = "a test that meets the unexpected fails by panicking"
 )]
 
@@ -19,6 +18,7 @@ mod payouts;
 mod scripts;
 mod stage;
 mod start;
+mod state;
 mod tidy;
 
 // The lints for tests hold in the helpers of a module only where it says so.
