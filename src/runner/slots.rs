@@ -11,7 +11,7 @@ use super::dispatcher::{Started, Ticket};
 use super::firings::add_run;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::{Timestamp, shown};
-use crate::domain::handler::{ScheduleTrigger, Trigger};
+use crate::domain::handler::{Overlap, ScheduleTrigger, Trigger};
 use crate::domain::id::{Firing, HandlerId, SetHash, TransactionKey};
 use crate::domain::run::{Input, Run};
 use crate::domain::schedule::{Start, Verdict};
@@ -68,10 +68,13 @@ impl Slots {
         if let Some(first_seen) = self.take_up(context, &set, now)? {
             context.store.commit(first_seen).await?;
         }
+        let mut settled = Ok(());
         for plan in self.plan(context, &set, now) {
-            self.settle(context, &set, plan, now).await?;
+            // One schedule that cannot be settled holds up no other.
+            let one = self.settle(context, &set, plan, now).await;
+            settled = settled.and(one);
         }
-        Ok(())
+        settled
     }
 
     /// After a reload or a start: finds out where each schedule stands. Answers records for the
@@ -140,11 +143,17 @@ impl Slots {
             return Ok(());
         };
         let mut changes = Changes::new();
-        let mut runs = Vec::new();
+        let (mut runs, mut settled) = (Vec::new(), Vec::new());
         let mut skipped = self.skipped(&plan.handler);
         let mut until = plan.omitted.map_or(now, |(_, until)| until);
         for planned in &plan.slots {
             until = planned.slot;
+            let key = (plan.handler.clone(), planned.slot);
+            // The schedule was changed, or its clock set back: a slot that has a record is over.
+            if context.store.get(&SLOTS, &key)?.is_some() {
+                continue;
+            }
+            settled.push(*planned);
             let run = start(planned).map(|(start, queued)| {
                 make_run(context, set, &plan.handler, trigger, planned, start, queued)
             });
@@ -153,7 +162,6 @@ impl Slots {
             } else {
                 skipped.saturating_add(1)
             };
-            let key = (plan.handler.clone(), planned.slot);
             changes.require_absent(&SLOTS, &key);
             changes.put(&SLOTS, &key, &slot_record(planned, run.as_ref(), now));
             if let Some(run) = run {
@@ -168,7 +176,7 @@ impl Slots {
         changes.put(&SCHEDULES, &plan.handler, &record);
         context.store.commit(changes).await?;
         CrashPoint::SlotRecorded.pass();
-        for planned in &plan.slots {
+        for planned in settled {
             let record = verdict_word(planned.verdict);
             context
                 .telemetry
@@ -248,8 +256,8 @@ fn make_run(
     );
     run.due_at = (planned.not_before > now).then_some(planned.not_before);
     // Slots that wait for each other share a lane, and so do those they wait for.
-    let waits = trigger.overlap == crate::domain::handler::Overlap::Queue;
-    run.lane = (queued || waits).then(|| TransactionKey {
+    let shares = queued || trigger.overlap != Overlap::Allow;
+    run.lane = shares.then(|| TransactionKey {
         kind: "schedule".into(),
         id: handler.to_string(),
     });

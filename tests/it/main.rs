@@ -16,6 +16,7 @@ mod kit;
 mod payments;
 mod payouts;
 mod scripts;
+mod schedules;
 mod stage;
 mod start;
 mod state;
