@@ -113,14 +113,18 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         context
             .telemetry
             .callback_accepted(&callback.kind(), runs.len());
-        match &payment {
-            Some(payment) => announce(context, payment),
-            None if may_be_a_payment(callback) => settle_race(context, callback).await?,
-            None => {}
-        }
+        let settled = match &payment {
+            Some(payment) => {
+                announce(context, payment);
+                Ok(())
+            }
+            None if may_be_a_payment(callback) => settle_race(context, callback).await,
+            None => Ok(()),
+        };
+        // Whatever comes of that: the event is on disk, and would be a duplicate the next time.
         let started = Started(runs.iter().map(Ticket::of).collect());
         context.dispatcher.enqueue(started);
-        return Ok(Answer::Accepted);
+        return settled.map(|()| Answer::Accepted);
     }
 }
 

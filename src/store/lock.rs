@@ -9,7 +9,7 @@ use super::layout::Layout;
 
 /// How often, and after which pause, a lock is tried: a process that is just ending, or one that
 /// it has just started, may hold it a moment longer.
-const TRIES: usize = 20;
+const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The held lock; released when dropped, or by the system when the process ends in any way.
