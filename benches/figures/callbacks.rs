@@ -17,7 +17,7 @@ const LENGTH: Duration = Duration::from_secs(6);
 
 pub fn measure() {
     let runtime = world::runtime();
-    let nothing = runtime.block_on(async {
+    let address = runtime.block_on(async {
         let app = Router::new().route(
             "/callbacks",
             post(|body: Bytes| async move {
@@ -28,8 +28,10 @@ pub fn measure() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
-        post_callbacks(address, CONNECTIONS, LENGTH).await
+        address
     });
+    let nothing = post_callbacks(address, CONNECTIONS, LENGTH);
+    runtime.shutdown_background();
     show("no-op axum server", &nothing);
     for (name, script) in [
         ("durable, no handler", "// no handler\n"),
@@ -39,10 +41,8 @@ pub fn measure() {
         ),
     ] {
         let runtime = world::runtime();
-        let outcome = runtime.block_on(async {
-            let world = world::start(script, Options::default()).await;
-            post_callbacks(world.daemon.callbacks_addr(), CONNECTIONS, LENGTH).await
-        });
+        let world = runtime.block_on(world::start(script, Options::default()));
+        let outcome = post_callbacks(world.daemon.callbacks_addr(), CONNECTIONS, LENGTH);
         show(name, &outcome);
         println!(
             "  against the no-op server: {:.2}",

@@ -1,4 +1,5 @@
-//! A client that posts as fast as it is answered, over a number of connections.
+//! A client that posts as fast as it is answered, over a number of connections: on a thread and a
+//! runtime of its own, as a client elsewhere would be.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +32,18 @@ impl Outcome {
 }
 
 /// Posts signed callbacks, each another one, over `connections` for `length`.
-pub async fn post_callbacks(to: SocketAddr, connections: usize, length: Duration) -> Outcome {
+pub fn post_callbacks(to: SocketAddr, connections: usize, length: Duration) -> Outcome {
+    let client = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(post(to, connections, length))
+    });
+    client.join().unwrap()
+}
+
+async fn post(to: SocketAddr, connections: usize, length: Duration) -> Outcome {
     let next = Arc::new(AtomicU64::new(1));
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
