@@ -15,6 +15,7 @@ mod fates;
 mod kit;
 mod payments;
 mod payouts;
+mod reload;
 mod schedules;
 mod scripts;
 mod stage;
