@@ -18,6 +18,7 @@ mod payouts;
 mod reload;
 mod schedules;
 mod scripts;
+mod schedules;
 mod stage;
 mod start;
 mod state;
