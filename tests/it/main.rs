@@ -19,6 +19,7 @@ mod reload;
 mod schedules;
 mod scripts;
 mod schedules;
+mod scripts;
 mod stage;
 mod start;
 mod state;
