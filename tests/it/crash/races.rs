@@ -2,6 +2,7 @@
 //! windows as those of the crash points, reached in order.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bursar::domain::secret::Secret;
@@ -11,6 +12,7 @@ use bursar::simulator::{self, Options};
 use serde_json::{Value, json};
 
 use super::scene::deposit;
+use crate::kit::SetClock;
 use crate::stage::{Running, SENDER, Stage, eventually, everything, executed};
 
 fn options(listen: &str) -> Options {
@@ -141,5 +143,47 @@ async fn a_payment_after_a_once_that_failed_belongs_to_its_run_alone() {
     let ended = runs.iter().all(|run| run["state"] == "succeeded");
     assert!(ended, "{runs:#?}");
     assert_eq!(executed(&stage.control).len(), 2);
+    daemon.stop().await;
+}
+
+/// The clock is set back and a schedule is changed, so that a slot is due a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_has_its_record_is_passed_over_and_keeps_nothing_back() {
+    let script = |hours: &str| {
+        format!(
+            r#"schedule("first", "0 {hours} * * *", |tick| {{ }});
+            schedule("second", "30 {hours} * * *", |tick| {{ }});"#
+        )
+    };
+    let clock = SetClock::at("2026-03-02T10:59:59Z");
+    let stage = Stage::new()
+        .await
+        .clock(Arc::<SetClock>::clone(&clock))
+        .script("pay.rhai", &script("*"));
+    let daemon = stage.start().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    clock.set("2026-03-02T11:00:00Z");
+    daemon.all_closed(1).await;
+
+    clock.set("2026-03-02T10:00:00Z");
+    let set = daemon.runner.scripts()["set"].clone();
+    stage.write("scripts/pay.rhai", &script("9-17"));
+    eventually("the changed script is in use", || async {
+        (daemon.runner.scripts()["set"] != set).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    for (now, runs) in [("2026-03-02T11:30:00Z", 2), ("2026-03-02T12:00:00Z", 3)] {
+        clock.set(now);
+        daemon.all_closed(runs).await;
+    }
+    let runs = daemon.all_closed(3).await;
+    let mut firings: Vec<_> = runs
+        .iter()
+        .map(|run| format!("{} {}", run["handler"], run["firing"]))
+        .collect();
+    firings.sort();
+    firings.dedup();
+    assert_eq!(firings.len(), 3, "{runs:#?}");
     daemon.stop().await;
 }
