@@ -6,7 +6,8 @@
 //! only after the next start (a failed fsync may have thrown the data away and succeed when
 //! repeated). Started by `Store::open`; ends when the last handle is gone.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,6 +72,8 @@ fn source_text(error: &IndexError) -> String {
 #[derive(Debug, Default)]
 struct Group {
     writes: Writes,
+    /// What preconditions have read of the index, so that it is read once.
+    read: HashMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
     made: Vec<Answer>,
     refused: Vec<Answer>,
@@ -126,7 +129,7 @@ impl Writer {
                 None => break,
                 Some(Command::Close(answer)) => group.close = Some(answer),
                 Some(Command::Commit(changes, answer)) => {
-                    if self.holds(&group.writes, &changes)? {
+                    if self.holds(group, &changes)? {
                         group.bytes += changes.bytes();
                         for write in changes.writes {
                             group.writes.insert(write.key, write.value);
@@ -141,13 +144,16 @@ impl Writer {
         Ok(())
     }
 
-    fn holds(&self, made: &Writes, changes: &Changes) -> Result<bool, Failure> {
+    fn holds(&self, group: &mut Group, changes: &Changes) -> Result<bool, Failure> {
         for condition in &changes.conditions {
-            let holds = match made.get(&condition.key) {
-                Some(value) => *value == condition.expected,
-                None => self.index.get(&condition.key)? == condition.expected,
+            let found = match group.writes.get(&condition.key) {
+                Some(made) => made,
+                None => match group.read.entry(condition.key.clone()) {
+                    Entry::Occupied(read) => read.into_mut(),
+                    Entry::Vacant(unread) => unread.insert(self.index.get(&condition.key)?),
+                },
             };
-            if !holds {
+            if *found != condition.expected {
                 return Ok(false);
             }
         }
@@ -157,7 +163,7 @@ impl Writer {
     /// Makes a group durable and tells everybody.
     fn perform(&mut self, group: &mut Group) -> Result<(), Failure> {
         if !group.writes.is_empty() {
-            self.write(&group.writes)?;
+            self.write(group)?;
         }
         self.telemetry
             .store_group(group.made.len(), group.refused.len());
@@ -173,11 +179,15 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, writes: &Writes) -> Result<(), Failure> {
+    fn write(&mut self, group: &mut Group) -> Result<(), Failure> {
+        let writes = &group.writes;
         let mut mark = self.mark;
         mark.sequence += 1;
         for (key, value) in writes {
-            let old = self.index.get(key)?;
+            let old = match group.read.remove(key) {
+                Some(read) => read,
+                None => self.index.get(key)?,
+            };
             mark.count(
                 old.as_deref().map(carried_checksum),
                 checksum(value.as_ref()),
