@@ -216,6 +216,8 @@ pub enum Outcome {
     Long(String),
     /// An error that the script could catch, as JSON.
     Failure(Value),
+    /// A long error: the content hash of its JSON.
+    LongFailure(String),
 }
 
 /// What the journal says when a step is asked for.

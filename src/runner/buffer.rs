@@ -16,6 +16,9 @@ use crate::store::schema::{ONCE, ONCE_CLAIMS, STATE, STEPS};
 use crate::store::{Changes, Order, Range, ReadError, Store, Versioned};
 use crate::telemetry::Telemetry;
 
+/// The most bytes that a key of state and its value as JSON have. Less than what a record holds.
+const MOST_BYTES: usize = 30 * 1024;
+
 /// The most keys that `state::list` answers.
 const LIST_LIMIT: usize = 10_000;
 
@@ -62,6 +65,11 @@ pub(super) struct Buffer {
 impl Buffer {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many steps are not yet written.
+    pub(super) const fn unwritten(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn push(&mut self, step: u64, entry: JournalEntry) {
@@ -125,6 +133,17 @@ impl Buffer {
                 Ok(found.map_or(Value::Null, |value| Value::Array(vec![value])))
             }
             StateAccess::Set { key, value } => {
+                let bytes = key.len().saturating_add(value.to_string().len());
+                if bytes > MOST_BYTES {
+                    let text = format!(
+                        "the value for `{}` has {bytes} bytes, at most {MOST_BYTES} can be kept under one key",
+                        key.chars().take(60).collect::<String>()
+                    );
+                    return Err(AccessError::Script(Failure::new(
+                        Code::InvalidArgument,
+                        text,
+                    )));
+                }
                 self.written.insert(at(key), Some(value));
                 Ok(Value::Null)
             }

@@ -310,6 +310,7 @@ fn step_row(number: u64, entry: &JournalEntry) -> Value {
         Outcome::Value(value) => ("value", value.clone()),
         Outcome::Long(hash) => ("long", json!(hash)),
         Outcome::Failure(failure) => ("failure", failure.clone()),
+        Outcome::LongFailure(hash) => ("long_failure", json!(hash)),
     };
     json!({
         "step": number,

@@ -22,6 +22,12 @@ use crate::store::{Changes, CommitError, ReadError};
 /// Values whose JSON is longer than this, in bytes, are kept beside the journal, by content.
 const LONG: usize = 4096;
 
+/// The most steps of one run. Its journal is read whole whenever it is tried again.
+const MOST_STEPS: u64 = 100_000;
+
+/// The most steps that wait to be written; with more of them, one commit would not hold them.
+const MOST_UNWRITTEN: usize = 1_000;
+
 /// One execution of a run.
 pub(super) struct World {
     pub(super) context: Arc<Context>,
@@ -160,29 +166,44 @@ impl World {
     }
 
     fn answer(&self, outcome: &Outcome) -> Result<Value, Stop> {
+        let long = |hash: &str| {
+            let read = self.context.read_json(hash);
+            read.map_err(|error| self.unreadable(&error))
+        };
         match outcome {
             Outcome::Value(value) => Ok(value.clone()),
-            Outcome::Long(hash) => self
-                .context
-                .read_json(hash)
-                .map_err(|error| self.unreadable(&error)),
-            Outcome::Failure(failure) => {
-                let failure: Failure = serde_json::from_value(failure.clone())
-                    .map_err(|_| Stop::Interrupt(Interrupt::Poisoned))?;
-                Err(failure.into())
-            }
+            Outcome::Long(hash) => long(hash),
+            Outcome::Failure(failure) => Err(failed(failure.clone())),
+            Outcome::LongFailure(hash) => Err(failed(long(hash)?)),
         }
     }
 
-    /// What the journal keeps of an answer; long ones go beside it.
+    /// What the journal keeps of an answer.
     fn keep(&self, value: &Value) -> Result<Outcome, Stop> {
+        Ok(match self.keep_long(value)? {
+            None => Outcome::Value(value.clone()),
+            Some(hash) => Outcome::Long(hash),
+        })
+    }
+
+    fn keep_failure(&self, failure: &Failure) -> Result<Outcome, Stop> {
+        let failure =
+            serde_json::to_value(failure).map_err(|_| Stop::Interrupt(Interrupt::Poisoned))?;
+        Ok(match self.keep_long(&failure)? {
+            None => Outcome::Failure(failure),
+            Some(hash) => Outcome::LongFailure(hash),
+        })
+    }
+
+    /// Puts a long value beside the journal and answers its hash.
+    fn keep_long(&self, value: &Value) -> Result<Option<String>, Stop> {
         let json = value.to_string();
         if json.len() <= LONG {
-            return Ok(Outcome::Value(value.clone()));
+            return Ok(None);
         }
         let kept = self.context.store.put_blob(json.into_bytes());
         match self.context.tokio.block_on(kept) {
-            Ok(hash) => Ok(Outcome::Long(hash.to_string())),
+            Ok(hash) => Ok(Some(hash.to_string())),
             Err(_) => Err(Stop::Interrupt(Interrupt::Poisoned)),
         }
     }
@@ -205,9 +226,7 @@ impl World {
         let answer = self.step(progress, step, request, site);
         let outcome = match &answer {
             Ok(value) => self.keep(value)?,
-            Err(Stop::Failure(failure)) => Outcome::Failure(
-                serde_json::to_value(failure).map_err(|_| Stop::Interrupt(Interrupt::Poisoned))?,
-            ),
+            Err(Stop::Failure(failure)) => self.keep_failure(failure)?,
             Err(Stop::Interrupt(interrupt)) => return Err(Stop::Interrupt(interrupt.clone())),
         };
         progress.buffer.push(
@@ -225,7 +244,7 @@ impl World {
             Err(Stop::Failure(failure)) if failure.code.is_of_the_world() => {
                 progress.failed = Some(step);
             }
-            _ if durable_at_once || ends_once => {
+            _ if durable_at_once || ends_once || progress.buffer.unwritten() >= MOST_UNWRITTEN => {
                 self.flush(progress)?;
                 CrashPoint::StepRecorded.pass();
             }
@@ -245,6 +264,12 @@ impl Effects for World {
         }
         let mut progress = self.progress();
         let step = progress.step;
+        if step >= MOST_STEPS {
+            let text = format!(
+                "the run has taken {MOST_STEPS} steps, the most one may take; spread the work over several events with `emit`"
+            );
+            return Err(Failure::new(Code::NotAllowed, text).into());
+        }
         progress.step = step.saturating_add(1);
         let json = serde_json::to_string(&request)
             .map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
@@ -269,4 +294,10 @@ impl Effects for World {
     fn once_failed(&self) {
         self.leave_once();
     }
+}
+
+/// A recorded error, as the script gets it again.
+fn failed(failure: Value) -> Stop {
+    serde_json::from_value::<Failure>(failure)
+        .map_or(Stop::Interrupt(Interrupt::Poisoned), Stop::Failure)
 }

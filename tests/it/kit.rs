@@ -100,6 +100,7 @@ pub struct Shop {
 struct Counter {
     received: Mutex<Vec<Received>>,
     answers: Mutex<HashMap<String, VecDeque<u16>>>,
+    lengths: Mutex<HashMap<String, usize>>,
     held: Mutex<HashMap<String, watch::Sender<bool>>>,
 }
 
@@ -133,6 +134,12 @@ impl Shop {
     pub fn answers(&self, path: &str, statuses: &[u16]) {
         let mut answers = self.counter.answers.lock().unwrap();
         answers.insert(path.to_owned(), statuses.iter().copied().collect());
+    }
+
+    /// Answers requests for a path with a text of that length.
+    pub fn answers_at_length(&self, path: &str, length: usize) {
+        let mut lengths = self.counter.lengths.lock().unwrap();
+        lengths.insert(path.to_owned(), length);
     }
 
     /// Answers no request for a path until [`Self::release`].
@@ -195,7 +202,9 @@ async fn serve(State(counter): State<Arc<Counter>>, request: Request) -> (Status
         .get_mut(&path)
         .and_then(VecDeque::pop_front)
         .unwrap_or(200);
-    (StatusCode::from_u16(status).unwrap(), "{}".to_owned())
+    let length = counter.lengths.lock().unwrap().get(&path).copied();
+    let text = length.map_or_else(|| "{}".to_owned(), |length| "x".repeat(length));
+    (StatusCode::from_u16(status).unwrap(), text)
 }
 
 /// Serves until the test ends.

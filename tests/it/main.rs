@@ -13,6 +13,7 @@ mod dev;
 mod docs;
 mod fates;
 mod kit;
+mod limits;
 mod payments;
 mod payouts;
 mod reload;
