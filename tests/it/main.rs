@@ -18,8 +18,6 @@ mod payments;
 mod payouts;
 mod reload;
 mod schedules;
-mod schedules;
-mod scripts;
 mod scripts;
 mod stage;
 mod start;

@@ -131,8 +131,8 @@ async fn not_one_event_is_without_a_handler_while_scripts_are_swapped() {
     let mut sent = 0;
     for number in 1..5 {
         stage.write("scripts/a.rhai", &version(&shop, &number.to_string()));
-        let set = daemon.runner.scripts()["set"].clone();
-        while daemon.runner.scripts()["set"] == set {
+        let before = daemon.runner.scripts()["set"].clone();
+        while daemon.runner.scripts()["set"] == before {
             happens(&daemon.callbacks, sent).await;
             sent += 1;
         }
