@@ -13,6 +13,7 @@ use super::limiter::{HOLD, Limiter};
 use super::operations::{self, Path};
 use super::prepare::Prepared;
 use crate::config;
+use crate::domain::operation::Operation;
 use crate::domain::signature::Signer;
 use crate::telemetry::Telemetry;
 
@@ -56,6 +57,17 @@ pub enum BuildError {
     #[error("the HTTP client cannot be set up")]
     Http(#[source] reqwest::Error),
 }
+
+/// A place among the requests under way.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    _permit: SemaphorePermit<'a>,
+}
+
+/// A request was not let out in time. Certainly nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NotAdmitted(pub String);
 
 impl Client {
     /// Makes a client; opens no connection yet.
@@ -101,11 +113,37 @@ impl Client {
     /// Waits while `max_in_flight` requests are out, and up to about a minute for a rate limit.
     /// Not cancel safe: whoever drops the future must take the request's fate as unknown.
     pub async fn send(&self, prepared: &Prepared) -> Disposition {
+        match self.admit(prepared.operation()).await {
+            Ok(admission) => self.send_admitted(admission, prepared).await,
+            Err(NotAdmitted(reason)) => self.told(prepared, Disposition::not_sent(reason)),
+        }
+    }
+
+    /// Waits until a request of `operation` may leave: while `max_in_flight` requests are out, and
+    /// up to about a minute for a rate limit. For whoever has something to do between that and the
+    /// first byte; the place is held until the answer is here or the admission is dropped.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]: nothing was sent; try again later.
+    pub async fn admit(&self, operation: Operation) -> Result<Admission<'_>, NotAdmitted> {
+        let permit = self.0.admit(operation).await?;
+        Ok(Admission { _permit: permit })
+    }
+
+    /// Sends a request that has been admitted, and says what became of it. Not cancel safe, as
+    /// [`Client::send`].
+    pub async fn send_admitted(
+        &self,
+        admission: Admission<'_>,
+        prepared: &Prepared,
+    ) -> Disposition {
+        let disposition = self.0.exchange(prepared).await;
+        drop(admission);
+        self.told(prepared, disposition)
+    }
+
+    fn told(&self, prepared: &Prepared, disposition: Disposition) -> Disposition {
         let operation = prepared.operation();
-        let disposition = match self.0.admit(prepared).await {
-            Ok(_permit) => self.0.exchange(prepared).await,
-            Err(disposition) => disposition,
-        };
         let (status, reason) = match &disposition {
             Disposition::Accepted(_) => (None, ""),
             Disposition::NotSent { reason } => (None, reason.as_str()),
@@ -122,20 +160,19 @@ impl Client {
 
 impl Inner {
     /// Waits until the request may leave.
-    async fn admit(&self, prepared: &Prepared) -> Result<SemaphorePermit<'_>, Disposition> {
-        let operation = prepared.operation();
+    async fn admit(&self, operation: Operation) -> Result<SemaphorePermit<'_>, NotAdmitted> {
         let deadline = Instant::now() + LONGEST_WAIT;
         loop {
             let permit = self
                 .permits
                 .acquire()
                 .await
-                .map_err(|_| Disposition::not_sent("the client is closed"))?;
+                .map_err(|_| NotAdmitted("the client is closed".to_owned()))?;
             let departure = self.limiter().depart(operation, Instant::now());
             match departure {
                 Ok(()) => return Ok(permit),
                 Err(free_at) if free_at > deadline => {
-                    return Err(Disposition::not_sent(format!(
+                    return Err(NotAdmitted(format!(
                         "{operation} would exceed the gateway's rate limit"
                     )));
                 }

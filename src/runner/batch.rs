@@ -29,12 +29,16 @@ pub(super) fn pay_all(
     origin: &Origin,
 ) -> Result<Value, Stop> {
     let requests = check_all(world, rows, keys, origin)?;
-    let in_flight = concurrency.unwrap_or(world.context.max_in_flight).max(1);
+    // The client keeps `max_in_flight` by itself. Twice as many rows are worked on, so that intents
+    // and outcomes of some are written while the requests of others are under way.
+    let at_once = concurrency
+        .unwrap_or(world.context.max_in_flight.saturating_mul(2))
+        .max(1);
     let rows = requests.len();
     let payments = world.context.payments.clone();
     // A task of its own: the script's deadline ends the waiting, never the payments.
     let task = world.context.tokio.spawn(async move {
-        let gate = Arc::new(Semaphore::new(in_flight));
+        let gate = Arc::new(Semaphore::new(at_once));
         let mut tasks = JoinSet::new();
         for (row, request) in requests.into_iter().enumerate() {
             let Ok(place) = Arc::clone(&gate).acquire_owned().await else {

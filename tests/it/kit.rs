@@ -30,11 +30,6 @@ impl SetClock {
     pub fn set(&self, text: &str) {
         *self.0.lock().unwrap() = text.parse().unwrap();
     }
-
-    /// Sets it forward.
-    pub fn advance(&self, by: std::time::Duration) {
-        *self.0.lock().unwrap() += by;
-    }
 }
 
 impl Clock for SetClock {

@@ -30,13 +30,19 @@ impl Payments {
     pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
         let id = &payment.foreign_id;
         let prepared = intact(payment)?;
+        // The mark says that the first byte may leave any moment, so nothing may be waited for
+        // after it: neither a place among the requests under way nor the end of a rate limit.
+        let admission = match self.0.gateway.admit(prepared.operation()).await {
+            Ok(admission) => admission,
+            Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment.clone())),
+        };
         let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
         if marked.state != State::Sending {
             // The gateway has reported it meanwhile: somebody has made it, so it must not leave.
             return Ok((Attempt::MovedOn, marked));
         }
         CrashPoint::SendRecorded.pass();
-        let disposition = self.0.gateway.send(&prepared).await;
+        let disposition = self.0.gateway.send_admitted(admission, &prepared).await;
         CrashPoint::AnswerReceived.pass();
         let outcome = match disposition {
             Disposition::NotSent { reason } => {
