@@ -1,8 +1,5 @@
 //! The `bursar` binary: arguments in, exit code out. Everything else is in the library.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> std::process::ExitCode {
     bursar::cli::main(std::env::args_os())
 }

@@ -19,10 +19,6 @@ mod load;
 mod start;
 mod world;
 
-/// The same as the daemon's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// A measurement's name and what runs it.
 type Measurement = (&'static str, fn());
 

@@ -19,6 +19,8 @@ const FILLER: Table<u64, String> = Table::new("bench/", 1);
 pub fn measure() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("scripts")).unwrap();
+    let script = "on(\"deposit.confirmed\", |event| { log::info(event.kind); });\n";
+    std::fs::write(folder.path().join("scripts/bench.rhai"), script).unwrap();
     let toml = world::toml("http://127.0.0.1:9/api/v2");
     std::fs::write(folder.path().join("daemon.toml"), toml).unwrap();
     for _ in 0..3 {

@@ -24,11 +24,6 @@ use super::journal_format::{Mark, Writes};
 use super::layout::{entries, sync_folder};
 use super::scan::Order;
 
-/// How often sled writes by itself, in milliseconds. The journal is the point of durability; sled
-/// writing meanwhile only keeps the journal's syncs waiting, and the start after a crash replays
-/// what it has not written.
-const FLUSH_EVERY: Option<u64> = Some(5_000);
-
 /// Where the mark is kept. Starts with no letter, so it is in no table.
 const MARK_KEY: &[u8] = b"!hw";
 /// The first byte of a key that can be in a table.
@@ -110,7 +105,6 @@ impl Index {
                 .path(folder)
                 .cache_capacity(cache_bytes)
                 .segment_size(SEGMENT)
-                .flush_every_ms(FLUSH_EVERY)
                 .open()?;
             let file = Arc::new(File::open(folder.join("db"))?);
             sync_folder(folder)?;
