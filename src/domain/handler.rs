@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::id::HandlerId;
@@ -69,8 +70,8 @@ pub enum Overlap {
     Allow,
 }
 
-/// Which events start a handler.
-#[derive(Debug, Clone, PartialEq)]
+/// Which events start a handler, or end a wait.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventTrigger {
     /// `type.status` with `*` for either part, `*` for everything, or a custom event's name.
     pub pattern: String,
@@ -129,7 +130,8 @@ fn pattern_matches(pattern: &str, kind: &str) -> bool {
     }
 }
 
-fn at_path<'a>(event: &'a Value, path: &str) -> Option<&'a Value> {
+/// What an event holds at a dotted path.
+pub(super) fn at_path<'a>(event: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.')
         .try_fold(event, |value, key| match key.parse::<usize>() {
             Ok(index) if value.is_array() => value.get(index),

@@ -20,3 +20,4 @@ pub mod run;
 pub mod schedule;
 pub mod secret;
 pub mod signature;
+pub mod wait;

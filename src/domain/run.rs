@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::clock::Timestamp;
 use super::id::{Firing, HandlerId, RunId, SetHash, TransactionKey};
+use super::wait::Wait;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,6 +15,8 @@ pub enum RunState {
     Queued,
     /// Is being executed; found after a crash, it is queued again.
     Running,
+    /// Is suspended until something happens or a deadline comes.
+    Waiting,
     /// Will be executed again after a delay, because the world failed it.
     Retrying,
     /// Waits for a person.
@@ -39,6 +42,14 @@ pub enum RunEvent {
     Failed,
     /// The delay is over.
     Due,
+    /// It asked to wait.
+    Suspended,
+    /// What it waited for may have happened.
+    Woken,
+    /// A person lets it go on.
+    Retried,
+    /// A person ends it.
+    Cancelled,
 }
 
 /// Something that cannot happen to a run in this state.
@@ -52,12 +63,24 @@ pub struct IllegalRunTransition {
 }
 
 impl RunState {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Waiting,
+        Self::Retrying,
+        Self::Parked,
+        Self::Succeeded,
+        Self::Cancelled,
+    ];
+
     /// The word for it, on the command line and in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Running => "running",
+            Self::Waiting => "waiting",
             Self::Retrying => "retrying",
             Self::Parked => "parked",
             Self::Succeeded => "succeeded",
@@ -80,7 +103,14 @@ impl RunState {
             (Self::Queued, RunEvent::Started) => Ok(Self::Running),
             (Self::Running, RunEvent::Returned) => Ok(Self::Succeeded),
             (Self::Running | Self::Queued, RunEvent::Interrupted)
-            | (Self::Retrying, RunEvent::Due) => Ok(Self::Queued),
+            | (Self::Retrying, RunEvent::Due)
+            | (Self::Waiting, RunEvent::Woken)
+            | (Self::Parked, RunEvent::Retried) => Ok(Self::Queued),
+            (Self::Running, RunEvent::Suspended) => Ok(Self::Waiting),
+            (
+                Self::Queued | Self::Running | Self::Waiting | Self::Retrying | Self::Parked,
+                RunEvent::Cancelled,
+            ) => Ok(Self::Cancelled),
             (Self::Running, RunEvent::WorldFailed) => Ok(Self::Retrying),
             (Self::Running, RunEvent::Failed) => Ok(Self::Parked),
             (state, event) => Err(IllegalRunTransition { state, event }),
@@ -127,6 +157,9 @@ pub struct Run {
     pub tries: u32,
     /// When it will be tried again, while it is retrying.
     pub due_at: Option<Timestamp>,
+    /// What it waits for, while it is waiting; afterwards, until the step is answered, what it
+    /// waited for.
+    pub wait: Option<Wait>,
     /// Why it was tried again or parked, rendered for people.
     pub error: Option<String>,
     /// When the firing was accepted.
@@ -159,6 +192,7 @@ impl Run {
             state: RunState::Queued,
             tries: 0,
             due_at: None,
+            wait: None,
             error: None,
             created_at: at,
             started_at: None,
@@ -274,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_runs_stay_closed() {
+    fn every_state_meets_every_event() {
         let events = [
             RunEvent::Started,
             RunEvent::Returned,
@@ -282,15 +316,35 @@ mod tests {
             RunEvent::WorldFailed,
             RunEvent::Failed,
             RunEvent::Due,
+            RunEvent::Suspended,
+            RunEvent::Woken,
+            RunEvent::Retried,
+            RunEvent::Cancelled,
         ];
-        for state in [RunState::Parked, RunState::Succeeded, RunState::Cancelled] {
+        let mut table = Vec::new();
+        for state in RunState::ALL {
             for event in events {
-                assert!(state.next(event).is_err());
+                if let Ok(next) = state.next(event) {
+                    table.push(format!("{state} + {event:?} = {next}"));
+                }
             }
         }
-        assert_eq!(
-            RunState::Running.next(RunEvent::WorldFailed),
-            Ok(RunState::Retrying)
-        );
+        insta::assert_snapshot!(table.join("\n"), @"
+        queued + Started = running
+        queued + Interrupted = queued
+        queued + Cancelled = cancelled
+        running + Returned = succeeded
+        running + Interrupted = queued
+        running + WorldFailed = retrying
+        running + Failed = parked
+        running + Suspended = waiting
+        running + Cancelled = cancelled
+        waiting + Woken = queued
+        waiting + Cancelled = cancelled
+        retrying + Due = queued
+        retrying + Cancelled = cancelled
+        parked + Retried = queued
+        parked + Cancelled = cancelled
+        ");
     }
 }

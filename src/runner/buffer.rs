@@ -22,6 +22,9 @@ const MOST_BYTES: usize = 30 * 1024;
 /// The most keys that `state::list` answers.
 const LIST_LIMIT: usize = 10_000;
 
+/// The most bytes of several journal entries in one record.
+const CHUNK: usize = 16 * 1024;
+
 /// A key of the `once` tables: script and key.
 pub(super) type OnceKey = (String, String);
 
@@ -199,8 +202,8 @@ impl Buffer {
     /// written, or a closure that was begun here, has been changed by another run meanwhile; the
     /// execution must then start again.
     pub(super) fn write(&self, run: &RunId, changes: &mut Changes) {
-        for (step, entry) in &self.entries {
-            changes.put(&STEPS, &(run.clone(), *step), entry);
+        for (first, entries) in chunks(&self.entries) {
+            changes.put(&STEPS, &(run.clone(), first), &entries);
         }
         for (key, value) in &self.written {
             match self.read.get(key) {
@@ -225,6 +228,26 @@ impl Buffer {
             changes.remove(&ONCE_CLAIMS, key);
         }
     }
+}
+
+/// Journal entries in as few records as hold them, each with the number of its first step.
+fn chunks(entries: &[(u64, JournalEntry)]) -> Vec<(u64, Vec<JournalEntry>)> {
+    let mut chunks: Vec<(u64, Vec<JournalEntry>)> = Vec::new();
+    let mut filled = 0;
+    for (step, entry) in entries {
+        let bytes = serde_json::to_string(entry).map_or(CHUNK, |json| json.len());
+        match chunks.last_mut() {
+            Some((_, chunk)) if bytes.saturating_add(filled) <= CHUNK => {
+                chunk.push(entry.clone());
+                filled = filled.saturating_add(bytes);
+            }
+            Some(_) | None => {
+                chunks.push((*step, vec![entry.clone()]));
+                filled = bytes;
+            }
+        }
+    }
+    chunks
 }
 
 /// Why state could not be accessed.

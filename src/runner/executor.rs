@@ -66,7 +66,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         .store
         .scan(&STEPS, &Range::within(&run.id), ALL_STEPS, Order::Ascending)?
         .into_iter()
-        .map(|(_, entry)| entry)
+        .flat_map(|(_, entries)| entries)
         .collect();
     run.started_at = Some(context.clock.now());
     let limit = handler.timeout.unwrap_or(context.limits.timeout);

@@ -13,8 +13,8 @@ use crate::domain::handler::Trigger;
 use crate::domain::id::{Firing, TransactionKey};
 use crate::domain::run::{Input, Run};
 use crate::store::schema::{
-    DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_TIME, EventContent, EventRecord, Mark,
-    OPEN_RUNS, RUNS, RUNS_BY_TIME, Text,
+    DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
+    OPEN_RUNS, RUNS, RUNS_BY_ORDER, Text,
 };
 use crate::store::{Changes, Order, Range, ReadError, Store};
 
@@ -28,14 +28,16 @@ pub(super) struct Firings {
 }
 
 impl Firings {
-    /// Goes on numbering after the open runs in the store.
+    /// Goes on numbering after the runs and events in the store.
     pub(super) fn new(
         store: &Store,
         generations: Arc<Generations>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ReadError> {
-        let last = store.scan(&OPEN_RUNS, &Range::all(), 1, Order::Descending)?;
-        let order = last.first().map_or(0, |((order, _), _)| *order);
+        let run = store.scan(&RUNS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
+        let event = store.scan(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
+        let run = run.first().map_or(0, |((order, _), _)| *order);
+        let order = event.first().map_or(run, |((order, _), _)| run.max(*order));
         Ok(Self {
             generations,
             clock,
@@ -116,11 +118,13 @@ impl Firings {
         changes: &mut Changes,
     ) -> Vec<Run> {
         let event = LazyLock::new(|| value.clone());
+        let order = self.next_order();
         let runs = self.event(key, kind, &event, None, changes);
         let record = EventRecord {
             kind: kind.to_owned(),
             content: EventContent::Custom(Text::Here(value.to_string())),
             received_at: self.clock.now(),
+            order,
             payment: None,
             runs: runs.iter().map(|run| run.id.clone()).collect(),
         };
@@ -132,9 +136,9 @@ impl Firings {
 /// Writes an event with its index row.
 pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) {
     changes.put(
-        &EVENTS_BY_TIME,
-        &(record.received_at, key.to_owned()),
-        &Mark,
+        &EVENTS_BY_ORDER,
+        &(record.order, key.to_owned()),
+        &record.kind,
     );
     changes.put(&EVENTS, &key.to_owned(), record);
 }
@@ -144,5 +148,5 @@ pub(super) fn add_run(run: &Run, changes: &mut Changes) {
     changes.require_absent(&RUNS, &run.id);
     changes.put(&RUNS, &run.id, run);
     changes.put(&OPEN_RUNS, &(run.order, run.id.clone()), &Mark);
-    changes.put(&RUNS_BY_TIME, &(run.created_at, run.id.clone()), &Mark);
+    changes.put(&RUNS_BY_ORDER, &(run.order, run.id.clone()), &Mark);
 }

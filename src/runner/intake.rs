@@ -141,6 +141,7 @@ fn take(
     let received_at = context.clock.now();
     commit.require_absent(&EVENTS, &key.to_owned());
     let event = LazyLock::new(|| callback.event(received_at, Source::Callback));
+    let order = context.firings.next_order();
     let runs = context
         .firings
         .event(key, &callback.kind(), &event, Some(transaction), commit);
@@ -148,6 +149,7 @@ fn take(
         kind: callback.kind(),
         content: kept.clone(),
         received_at,
+        order,
         payment: payment.map(|payment| payment.after.foreign_id.clone()),
         runs: runs.iter().map(|run| run.id.clone()).collect(),
     };
@@ -160,7 +162,7 @@ fn take(
         let place = (
             transaction.family().to_owned(),
             transaction.id.clone(),
-            context.firings.next_order(),
+            order,
         );
         commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     }
@@ -252,6 +254,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         kind: "unreadable".into(),
         content: EventContent::Unreadable(events::keep(&context.store, text).await?),
         received_at: context.clock.now(),
+        order: context.firings.next_order(),
         payment: None,
         runs: Vec::new(),
     };

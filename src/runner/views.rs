@@ -12,8 +12,8 @@ use crate::domain::id::{ForeignId, RunId};
 use crate::domain::payment::Payment;
 use crate::domain::run::{JournalEntry, Outcome, Run};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_TIME, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS, RUNS_BY_TIME,
-    SLOTS, STEPS,
+    EVENTS, EVENTS_BY_ORDER, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS,
+    RUNS_BY_ORDER, SLOTS, STEPS,
 };
 use crate::store::{Order, Range, ReadError};
 
@@ -56,7 +56,7 @@ impl Handle {
         let store = &self.context.store;
         let mut rows = Vec::new();
         for ((_, id), _) in
-            store.scan(&RUNS_BY_TIME, &Range::all(), MOST_READ, Order::Descending)?
+            store.scan(&RUNS_BY_ORDER, &Range::all(), MOST_READ, Order::Descending)?
         {
             if rows.len() >= filter.limit {
                 break;
@@ -83,14 +83,15 @@ impl Handle {
         };
         let run_id: RunId = id.parse().map_err(|_| missing())?;
         let run = store.get(&RUNS, &run_id)?.ok_or_else(missing)?;
-        let steps = store.scan(&STEPS, &Range::within(&run_id), MOST_READ, Order::Ascending)?;
+        let chunks = store.scan(&STEPS, &Range::within(&run_id), MOST_READ, Order::Ascending)?;
         let mut row = run_row(&run, self.run_state(&run));
         if let Some(object) = row.as_object_mut() {
             let input = serde_json::to_value(&run.input).unwrap_or(Value::Null);
             object.insert("input".into(), input);
-            let steps = steps
+            let steps = chunks
                 .into_iter()
-                .map(|((_, number), entry)| step_row(number, &entry))
+                .flat_map(|((_, first), entries)| (first..).zip(entries))
+                .map(|(number, entry)| step_row(number, &entry))
                 .collect();
             object.insert("journal".into(), Value::Array(steps));
         }
@@ -163,9 +164,12 @@ impl Handle {
     pub fn callbacks(&self, filter: &Filter) -> Result<Value, ViewError> {
         let store = &self.context.store;
         let mut rows = Vec::new();
-        for ((_, key), _) in
-            store.scan(&EVENTS_BY_TIME, &Range::all(), MOST_READ, Order::Descending)?
-        {
+        for ((_, key), _) in store.scan(
+            &EVENTS_BY_ORDER,
+            &Range::all(),
+            MOST_READ,
+            Order::Descending,
+        )? {
             if rows.len() >= filter.limit {
                 break;
             }

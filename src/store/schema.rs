@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BlobHash, Table};
+use super::{BlobHash, Key, Table};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::payment::Payment;
@@ -26,8 +26,8 @@ pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payme
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
 pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 1);
-/// Index: events by the time they were received.
-pub const EVENTS_BY_TIME: Table<(Timestamp, String), Mark> = Table::new("event_time/", 1);
+/// Index: events in the order accepted, with their kind.
+pub const EVENTS_BY_ORDER: Table<(u64, String), String> = Table::new("event_order/", 1);
 /// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
 /// id) of their transaction, in the order received.
 pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
@@ -37,12 +37,25 @@ pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new(
 
 /// Every run.
 pub const RUNS: Table<RunId, Run> = Table::new("run/", 1);
-/// Index: runs that will be executed, in the order accepted.
+/// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
 pub const OPEN_RUNS: Table<(u64, RunId), Mark> = Table::new("run_open/", 1);
-/// Index: runs by the time of their firing.
-pub const RUNS_BY_TIME: Table<(Timestamp, RunId), Mark> = Table::new("run_time/", 1);
-/// The journals of all runs, by run and step.
-pub const STEPS: Table<(RunId, u64), JournalEntry> = Table::new("step/", 1);
+/// Index: runs in the order accepted.
+pub const RUNS_BY_ORDER: Table<(u64, RunId), Mark> = Table::new("run_order/", 1);
+/// The journals of all runs: what one commit added, by run and the number of the first step in it.
+pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> = Table::new("step/", 1);
+
+/// Index: waiting runs by the payment whose end they wait for.
+pub const WAITS_BY_PAYMENT: Table<(ForeignId, RunId), Mark> = Table::new("wait_payment/", 1);
+/// Index: waiting runs by the event they wait for: pattern and paths of its shape, and the digest
+/// of the values at these paths; see [`Shape`](crate::domain::wait::Shape).
+pub const WAITS_BY_EVENT: Table<(String, String, String, RunId), Mark> =
+    Table::new("wait_event/", 1);
+/// The shapes that are in use in [`WAITS_BY_EVENT`], or were: pattern and paths.
+pub const WAIT_SHAPES: Table<(String, String), Mark> = Table::new("wait_shape/", 1);
+/// Index: waiting runs by their deadline.
+pub const WAITS_BY_TIME: Table<(Timestamp, RunId), Mark> = Table::new("wait_time/", 1);
+/// What has happened and may end waits, until that is looked into.
+pub const NEWS: Table<News, Mark> = Table::new("news/", 1);
 
 /// Scripts' key/value state, by space (a script's name, or empty for the shared one) and key.
 pub const STATE: Table<(String, String), Value> = Table::new("state/", 1);
@@ -65,6 +78,32 @@ pub const SETS: Table<SetHash, SetRecord> = Table::new("set/", 1);
 /// The script set in use, under an empty key.
 pub const CURRENT_SET: Table<String, SetHash> = Table::new("set_current/", 1);
 
+/// Something that may end waits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum News {
+    /// A payment has become final.
+    Payment(ForeignId),
+    /// An event was accepted, by its key.
+    Event(String),
+}
+
+impl Key for News {
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Payment(id) => (0_u64, id.as_str().to_owned()).encode(bytes),
+            Self::Event(key) => (1_u64, key.clone()).encode(bytes),
+        }
+    }
+
+    fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        match <(u64, String)>::decode(bytes)? {
+            (0, id) => Some(Self::Payment(id.parse().ok()?)),
+            (1, key) => Some(Self::Event(key)),
+            _ => None,
+        }
+    }
+}
+
 /// The value of a row in an index whose key says everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark;
@@ -78,6 +117,8 @@ pub struct EventRecord {
     pub content: EventContent,
     /// When it was accepted.
     pub received_at: Timestamp,
+    /// Its place in the order in which things are accepted; unique.
+    pub order: u64,
     /// The payment it is about, when it is known.
     pub payment: Option<ForeignId>,
     /// The runs it started.

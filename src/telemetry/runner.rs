@@ -51,8 +51,12 @@ impl Telemetry {
             RunState::Retrying => {
                 tracing::warn!(run = %run.id, handler = %run.handler, tries = run.tries, "run will be tried again\n{error}");
             }
-            RunState::Queued | RunState::Running | RunState::Succeeded | RunState::Cancelled => {
-                tracing::debug!(run = %run.id, handler = %run.handler, state = %run.state, "run ended");
+            RunState::Queued
+            | RunState::Running
+            | RunState::Waiting
+            | RunState::Succeeded
+            | RunState::Cancelled => {
+                tracing::debug!(run = %run.id, handler = %run.handler, state = %run.state, "execution ended");
             }
         }
     }

@@ -36,16 +36,7 @@ impl List {
 
     fn states(self) -> Vec<&'static str> {
         match self {
-            Self::Runs => [
-                RunState::Queued,
-                RunState::Running,
-                RunState::Retrying,
-                RunState::Parked,
-                RunState::Succeeded,
-                RunState::Cancelled,
-            ]
-            .map(RunState::as_str)
-            .to_vec(),
+            Self::Runs => RunState::ALL.map(RunState::as_str).to_vec(),
             Self::Payments => State::ALL.map(State::as_str).to_vec(),
             Self::Callbacks => Vec::new(),
         }
