@@ -29,6 +29,10 @@ pub enum CrashPoint {
     AnswerRecorded,
     /// A step's outcome is on disk, the script does not know yet.
     StepRecorded,
+    /// A run is suspended on disk, its thread not yet free.
+    RunSuspended,
+    /// A waiting run goes on, on disk, but is not yet queued.
+    RunWoken,
     /// The handler has returned, the run's end is not yet recorded.
     HandlerReturned,
     /// A new script set is compiled and stored, not yet swapped in.
@@ -37,7 +41,7 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::JournalAppended,
         Self::JournalSynced,
         Self::IndexApplied,
@@ -49,6 +53,8 @@ impl CrashPoint {
         Self::AnswerReceived,
         Self::AnswerRecorded,
         Self::StepRecorded,
+        Self::RunSuspended,
+        Self::RunWoken,
         Self::HandlerReturned,
         Self::ReloadCompiled,
     ];
@@ -68,6 +74,8 @@ impl CrashPoint {
             Self::AnswerReceived => "answer_received",
             Self::AnswerRecorded => "answer_recorded",
             Self::StepRecorded => "step_recorded",
+            Self::RunSuspended => "run_suspended",
+            Self::RunWoken => "run_woken",
             Self::HandlerReturned => "handler_returned",
             Self::ReloadCompiled => "reload_compiled",
         }

@@ -134,6 +134,34 @@ pub enum Input {
     Event(String),
 }
 
+/// Runs that are executed one after the other, in the order accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// What one script does about the events of one transaction. A run that waits lets the next
+    /// one go on meanwhile: what it waits for may be just that one's event.
+    Transaction {
+        /// The script: what one does about an event is no reason to keep others from theirs.
+        script: String,
+        /// The transaction.
+        of: TransactionKey,
+    },
+    /// The slots of one schedule that must not overlap. A run that waits has not ended, so it
+    /// keeps the lane.
+    Schedule(HandlerId),
+}
+
+impl Lane {
+    /// Whether a run keeps its place in the lane while it waits.
+    #[must_use]
+    pub const fn is_kept_while_waiting(&self) -> bool {
+        match self {
+            Self::Transaction { .. } => false,
+            Self::Schedule(_) => true,
+        }
+    }
+}
+
 /// One execution of one handler for one firing, however often it is tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
@@ -149,8 +177,8 @@ pub struct Run {
     pub set: SetHash,
     /// Its place in the order in which firings were accepted; unique.
     pub order: u64,
-    /// Runs of one transaction are executed one after the other.
-    pub lane: Option<TransactionKey>,
+    /// Runs of one lane are executed one after the other.
+    pub lane: Option<Lane>,
     /// Where it stands.
     pub state: RunState,
     /// How often the world has failed it.
@@ -171,6 +199,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether the run keeps its lane, and so its place among the open ones, while it waits.
+    #[must_use]
+    pub fn keeps_lane_while_waiting(&self) -> bool {
+        self.lane.as_ref().is_some_and(Lane::is_kept_while_waiting)
+    }
+
     /// A run that waits for its turn.
     #[must_use]
     pub fn queued(

@@ -38,7 +38,12 @@ pub enum WaitFor {
         all: Payments,
     },
     /// An event has happened.
-    Event(EventTrigger),
+    Event {
+        /// Which.
+        trigger: EventTrigger,
+        /// None has that was accepted at or before this place in the order of acceptance.
+        searched: u64,
+    },
 }
 
 /// Payments that are waited for.

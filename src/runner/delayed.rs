@@ -31,12 +31,15 @@ pub(super) async fn release(context: &Context) -> Result<(), DelayedError> {
             return Ok(());
         }
         let mut changes = Changes::new();
+        let happening = context.waits.happening().await;
         changes.require_absent(&EVENTS, &key);
         changes.remove(&DELAYED_EVENTS, &(at, key.clone()));
-        let runs = context
-            .firings
-            .custom(&key, &later.kind, &later.value, &mut changes);
+        let runs =
+            context
+                .firings
+                .custom(&key, &later.kind, &later.value, &happening, &mut changes);
         context.store.commit(changes).await?;
+        drop(happening);
         context
             .dispatcher
             .enqueue(Started(runs.iter().map(Ticket::of).collect()));

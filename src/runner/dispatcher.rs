@@ -1,8 +1,9 @@
 //! Decides which run is executed next, and on which thread.
 //!
-//! Runs of one lane (one transaction's events, one schedule's queued slots) are executed one after
-//! the other in the order accepted; scripts take turns, so that a flood for one does not starve
-//! the others; a script and the whole daemon have a limit of runs at once. Threads are the
+//! Runs of one lane (a script's work on one transaction, one schedule's slots) are executed one after
+//! the other in the order accepted; handlers take turns, so that a flood for one does not starve
+//! the others; a script and the whole daemon have a limit of runs at once. A run that waits is not
+//! here, unless it keeps its lane meanwhile. Threads are the
 //! daemon's own, with large stacks, and started when they are needed.
 //!
 //! What is queued here is in the store too; a restart queues it again.
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use crate::config::Limits;
 use crate::domain::clock::Timestamp;
-use crate::domain::id::{HandlerId, RunId, TransactionKey};
-use crate::domain::run::Run;
+use crate::domain::id::{HandlerId, RunId};
+use crate::domain::run::{Lane, Run, RunState};
 use crate::telemetry::Telemetry;
 
 /// Stack of a script's thread, in bytes, before anything it nests. A script that calls as deep as
@@ -31,8 +32,10 @@ const STACK_PER_LEVEL: usize = 2 * 1024;
 pub(super) struct Ticket {
     pub(super) run: RunId,
     pub(super) handler: HandlerId,
-    lane: Option<TransactionKey>,
+    lane: Option<Lane>,
     due_at: Option<Timestamp>,
+    /// It waits, and keeps its lane meanwhile.
+    waits: bool,
 }
 
 impl Ticket {
@@ -42,6 +45,7 @@ impl Ticket {
             handler: run.handler.clone(),
             lane: run.lane.clone(),
             due_at: run.due_at,
+            waits: run.state == RunState::Waiting,
         }
     }
 }
@@ -60,6 +64,8 @@ pub(super) enum After {
     Again(Timestamp),
     /// It is executed again at once.
     AtOnce,
+    /// It waits, and keeps its lane if its lane is one of those.
+    Waiting,
     /// It stays as it is until the next start.
     Left,
 }
@@ -83,14 +89,18 @@ pub(super) struct Dispatcher {
 
 #[derive(Debug, Default)]
 struct Queues {
-    /// Runs that may be executed, by script.
-    ready: BTreeMap<String, VecDeque<Ticket>>,
-    /// Whose turn it is; every script with something ready is in it once.
-    turns: VecDeque<String>,
-    /// Runs behind the one of their lane that is queued, executed or retrying.
-    lanes: HashMap<TransactionKey, VecDeque<Ticket>>,
+    /// Runs that may be executed, by handler.
+    ready: BTreeMap<HandlerId, VecDeque<Ticket>>,
+    /// Whose turn it is; every handler with something ready is in it once.
+    turns: VecDeque<HandlerId>,
+    /// Runs behind the one of their lane that is queued, executed, retrying or waiting.
+    lanes: HashMap<Lane, VecDeque<Ticket>>,
     /// Runs that become ready later.
     later: BTreeMap<(Timestamp, RunId), Ticket>,
+    /// Runs that wait in front of their lane.
+    waiting: HashSet<RunId>,
+    /// Runs that may go on before the thread that executed them last is done with them.
+    early: HashMap<RunId, Ticket>,
     executing: HashMap<RunId, HandlerId>,
     executing_by_script: HashMap<String, usize>,
     /// Runs of each handler that are not closed, ready or not.
@@ -123,7 +133,8 @@ impl Dispatcher {
         }
     }
 
-    /// Queues runs whose records are durable. A run that is queued already stays once.
+    /// Queues runs whose records are durable, and lets waiting ones go on. A run that is queued
+    /// already stays once.
     pub(super) fn enqueue(self: &Arc<Self>, started: Started) {
         if started.0.is_empty() {
             return;
@@ -252,7 +263,16 @@ impl Dispatcher {
                 queues.later.insert(key, ticket.clone());
             }
             After::AtOnce => queues.make_ready(ticket.clone()),
+            After::Waiting => match &ticket.lane {
+                Some(lane) if lane.is_kept_while_waiting() => {
+                    queues.waiting.insert(ticket.run.clone());
+                }
+                Some(_) | None => queues.close(ticket),
+            },
             After::Left => {}
+        }
+        if let Some(ticket) = queues.early.remove(&ticket.run) {
+            queues.admit(ticket);
         }
         self.idle.notify_all();
         // This thread asks for work next, but two runs may have become ready: the one behind in its
@@ -292,7 +312,12 @@ impl Drop for Ending<'_> {
 
 impl Queues {
     fn admit(&mut self, ticket: Ticket) {
+        if self.executing.contains_key(&ticket.run) {
+            self.early.insert(ticket.run.clone(), ticket);
+            return;
+        }
         if !self.known.insert(ticket.run.clone()) {
+            self.go_on(ticket);
             return;
         }
         *self.open.entry(ticket.handler.clone()).or_default() += 1;
@@ -310,7 +335,31 @@ impl Queues {
         self.schedule(ticket);
     }
 
+    /// Takes it that a run that is known waits no longer.
+    fn go_on(&mut self, ticket: Ticket) {
+        if ticket.waits {
+            return;
+        }
+        if self.waiting.remove(&ticket.run) {
+            self.schedule(ticket);
+            return;
+        }
+        let behind = ticket
+            .lane
+            .as_ref()
+            .and_then(|lane| self.lanes.get_mut(lane));
+        for other in behind.into_iter().flatten() {
+            if other.run == ticket.run {
+                other.waits = false;
+            }
+        }
+    }
+
     fn schedule(&mut self, ticket: Ticket) {
+        if ticket.waits {
+            self.waiting.insert(ticket.run);
+            return;
+        }
         match ticket.due_at {
             Some(at) => {
                 self.later.insert((at, ticket.run.clone()), ticket);
@@ -320,34 +369,35 @@ impl Queues {
     }
 
     fn make_ready(&mut self, ticket: Ticket) {
-        let script = &ticket.handler.script;
-        let ready = self.ready.entry(script.clone()).or_default();
+        let handler = &ticket.handler;
+        let ready = self.ready.entry(handler.clone()).or_default();
         if ready.is_empty() {
-            self.turns.push_back(script.clone());
+            self.turns.push_back(handler.clone());
         }
         ready.push_back(ticket);
     }
 
     fn next(&mut self, most_per_script: usize) -> Option<Ticket> {
         for _ in 0..self.turns.len() {
-            let script = self.turns.pop_front()?;
-            let executing = self.executing_by_script.get(&script).copied().unwrap_or(0);
-            let Some(ready) = self.ready.get_mut(&script) else {
+            let handler = self.turns.pop_front()?;
+            let by_script = &self.executing_by_script;
+            let executing = by_script.get(&handler.script).copied().unwrap_or(0);
+            let Some(ready) = self.ready.get_mut(&handler) else {
                 continue;
             };
             if executing >= most_per_script {
-                self.turns.push_back(script);
+                self.turns.push_back(handler);
                 continue;
             }
             let Some(ticket) = ready.pop_front() else {
                 continue;
             };
             if ready.is_empty() {
-                self.ready.remove(&script);
+                self.ready.remove(&handler);
             } else {
-                self.turns.push_back(script.clone());
+                self.turns.push_back(handler.clone());
             }
-            *self.executing_by_script.entry(script).or_default() += 1;
+            *self.executing_by_script.entry(handler.script).or_default() += 1;
             self.executing
                 .insert(ticket.run.clone(), ticket.handler.clone());
             return Some(ticket);
@@ -390,7 +440,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::domain::id::{Firing, SetHash};
+    use crate::domain::id::{Firing, SetHash, TransactionKey};
     use crate::domain::run::Input;
 
     fn limits(per_script: usize) -> Limits {
@@ -419,9 +469,12 @@ mod tests {
             0,
             Timestamp::UNIX_EPOCH,
         );
-        run.lane = Some(TransactionKey {
-            kind: "deposit".to_owned(),
-            id: transaction.to_owned(),
+        run.lane = Some(Lane::Transaction {
+            script: String::new(),
+            of: TransactionKey {
+                kind: "deposit".to_owned(),
+                id: transaction.to_owned(),
+            },
         });
         Ticket::of(&run)
     }

@@ -11,14 +11,17 @@ use super::Context;
 use super::dispatcher::{After, Ticket};
 use super::events;
 use super::generations::SetError;
+use super::suspension::Suspension;
+use super::waits;
 use super::world::World;
 use crate::crash_point::CrashPoint;
 use crate::domain::handler::{Handler, Retry};
 use crate::domain::retry::delay;
-use crate::domain::run::{Input, Run, RunEvent, RunState};
+use crate::domain::run::{Input, JournalEntry, Run, RunEvent, RunState};
+use crate::domain::wait::WaitFor;
 use crate::scripting::effects::Interrupt;
 use crate::scripting::{Ended, ScriptError};
-use crate::store::schema::{EVENTS, OPEN_RUNS, RUNS, STEPS};
+use crate::store::schema::{EVENTS, OPEN_RUNS, PAYMENTS, RUNS, STEPS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
 /// The most steps read back at once.
@@ -62,12 +65,14 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         }
     };
     let input = input(context, &run)?;
-    let recorded = context
-        .store
-        .scan(&STEPS, &Range::within(&run.id), ALL_STEPS, Order::Ascending)?
-        .into_iter()
-        .flat_map(|(_, entries)| entries)
-        .collect();
+    let recorded = match journal(context, &run) {
+        Ok(recorded) => recorded,
+        Err(error @ (ReadError::Undecodable { .. } | ReadError::Newer { .. })) => {
+            let text = format!("the run's journal cannot be read: {error}");
+            return Ok(conclude(context, run, None, &Verdict::parked(text)));
+        }
+        Err(error) => return Err(error),
+    };
     run.started_at = Some(context.clock.now());
     let limit = handler.timeout.unwrap_or(context.limits.timeout);
     let deadline = Instant::now() + limit;
@@ -95,9 +100,24 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
     };
     let verdict = match judge(&run, handler.retry, &world, ended, limit) {
         Judged::Verdict(verdict) => verdict,
+        Judged::Suspended(suspension) => {
+            return Ok(suspend(context, run, &world, *suspension));
+        }
         Judged::Nothing(after) => return Ok(after),
     };
     Ok(conclude(context, run, Some(&world), &verdict))
+}
+
+/// The run's journal, as it is on disk.
+fn journal(context: &Context, run: &Run) -> Result<Vec<JournalEntry>, ReadError> {
+    let range = Range::within(&run.id);
+    let chunks = context
+        .store
+        .scan(&STEPS, &range, ALL_STEPS, Order::Ascending)?;
+    Ok(chunks
+        .into_iter()
+        .flat_map(|(_, entries)| entries)
+        .collect())
 }
 
 fn find_handler(
@@ -126,6 +146,8 @@ fn input(context: &Context, run: &Run) -> Result<Value, ReadError> {
 
 enum Judged {
     Verdict(Verdict),
+    /// It waits.
+    Suspended(Box<Suspension>),
     /// There is nothing to record.
     Nothing(After),
 }
@@ -159,6 +181,10 @@ fn judge(run: &Run, retry: Retry, world: &World, ended: Ended, limit: Duration) 
         }) => Verdict::parked(format!(
             "the run asks for something else than it did before\n  recorded: {recorded}\n  asked for now: {requested}"
         )),
+        Ended::Interrupted(Interrupt::Suspended) => match world.take_suspension() {
+            Some(suspension) => return Judged::Suspended(Box::new(suspension)),
+            None => return Judged::Nothing(After::Left),
+        },
         Ended::Interrupted(Interrupt::Contended) => return Judged::Nothing(After::AtOnce),
         Ended::Interrupted(Interrupt::Shutdown | Interrupt::Poisoned) => {
             return Judged::Nothing(After::Left);
@@ -210,6 +236,7 @@ fn conclude(
     };
     run.state = state;
     run.error.clone_from(&verdict.error);
+    run.wait = None;
     if verdict.event == RunEvent::WorldFailed {
         run.tries = run.tries.saturating_add(1);
     }
@@ -220,12 +247,15 @@ fn conclude(
         run.ended_at = Some(now);
     }
     let mut changes = Changes::new();
-    let started = world.map(|world| world.write(&mut changes));
+    let happening = context.waits.happening_here();
+    let started = world.map(|world| world.write(&happening, &mut changes));
     changes.put(&RUNS, &run.id, &run);
     if state.is_closed() {
         changes.remove(&OPEN_RUNS, &(run.order, run.id.clone()));
     }
-    match context.tokio.block_on(context.store.commit(changes)) {
+    let committed = context.tokio.block_on(context.store.commit(changes));
+    drop(happening);
+    match committed {
         Ok(()) => {
             if let Some(world) = world {
                 world.say();
@@ -244,5 +274,67 @@ fn conclude(
             conclude(context, run, None, &verdict)
         }
         Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,
+    }
+}
+
+/// Records that the run waits, together with everything it has not yet written, and frees its
+/// thread.
+fn suspend(
+    context: &Arc<Context>,
+    mut run: Run,
+    world: &Arc<World>,
+    suspension: Suspension,
+) -> After {
+    let running = run.state.next(RunEvent::Started);
+    let Ok(state) = running.and_then(|running| running.next(RunEvent::Suspended)) else {
+        return After::Closed;
+    };
+    let Suspension { wait, watched } = suspension;
+    context.waits.expect(&wait.on);
+    let mut changes = Changes::new();
+    if let (WaitFor::Payments { watched: id, .. }, Some(payment)) = (&wait.on, &watched) {
+        changes.require_unchanged(&PAYMENTS, id, payment);
+    }
+    let happening = context.waits.happening_here();
+    let started = world.write(&happening, &mut changes);
+    run.state = state;
+    run.error = None;
+    run.due_at = None;
+    run.wait = Some(wait);
+    changes.put(&RUNS, &run.id, &run);
+    waits::add_rows(&run, &mut changes);
+    if !run.keeps_lane_while_waiting() {
+        changes.remove(&OPEN_RUNS, &(run.order, run.id.clone()));
+    }
+    let committed = context.tokio.block_on(context.store.commit(changes));
+    drop(happening);
+    match committed {
+        Ok(()) => {}
+        // The payment has moved, or state was changed by another run: look again.
+        Err(CommitError::Refused) => return After::AtOnce,
+        Err(error @ CommitError::Unstorable { .. }) => {
+            run.state = RunState::Queued;
+            return conclude(context, run, None, &Verdict::parked(error.to_string()));
+        }
+        Err(CommitError::Poisoned) => return After::Left,
+    }
+    CrashPoint::RunSuspended.pass();
+    world.say();
+    context.telemetry.run_ended(&run);
+    context.dispatcher.enqueue(started);
+    look_once_more(context, &run, world);
+    After::Waiting
+}
+
+/// An event may have been committed while the wait was: whoever is second sees the other.
+fn look_once_more(context: &Context, run: &Run, world: &World) {
+    let Some(wait) = &run.wait else { return };
+    let woken = match world.has_happened(wait) {
+        Ok(true) => context.tokio.block_on(waits::wake_one(context, run)),
+        Ok(false) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = woken {
+        context.telemetry.waits_not_ended(&error.to_string());
     }
 }

@@ -8,10 +8,11 @@ use serde_json::Value;
 use super::buffer::Emission;
 use super::dispatcher::{Started, Ticket};
 use super::generations::Generations;
+use super::waits::Happening;
 use crate::domain::clock::Clock;
 use crate::domain::handler::Trigger;
 use crate::domain::id::{Firing, TransactionKey};
-use crate::domain::run::{Input, Run};
+use crate::domain::run::{Input, Lane, Run};
 use crate::store::schema::{
     DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
     OPEN_RUNS, RUNS, RUNS_BY_ORDER, Text,
@@ -64,9 +65,11 @@ impl Firings {
         key: &str,
         kind: &str,
         event: &LazyLock<Value, impl FnOnce() -> Value>,
-        lane: Option<&TransactionKey>,
+        transaction: Option<&TransactionKey>,
+        happening: &Happening<'_>,
         changes: &mut Changes,
     ) -> Vec<Run> {
+        happening.event(key, kind, changes);
         let set = self.generations.current();
         let mut runs = Vec::new();
         for handler in set.handlers() {
@@ -84,7 +87,10 @@ impl Firings {
                 self.next_order(),
                 self.clock.now(),
             );
-            run.lane = lane.cloned();
+            run.lane = transaction.map(|transaction| Lane::Transaction {
+                script: handler.id.script.clone(),
+                of: transaction.clone(),
+            });
             add_run(&run, changes);
             runs.push(run);
         }
@@ -92,7 +98,12 @@ impl Firings {
     }
 
     /// Adds custom events, and the runs of those that happen at once.
-    pub(super) fn emitted(&self, emissions: &[Emission], changes: &mut Changes) -> Started {
+    pub(super) fn emitted(
+        &self,
+        emissions: &[Emission],
+        happening: &Happening<'_>,
+        changes: &mut Changes,
+    ) -> Started {
         let mut started = Started::default();
         for emission in emissions {
             if let Some(at) = emission.at {
@@ -102,7 +113,10 @@ impl Firings {
                 };
                 changes.put(&DELAYED_EVENTS, &(at, emission.key.clone()), &later);
             } else {
-                let runs = self.custom(&emission.key, &emission.kind, &emission.value, changes);
+                let Emission {
+                    key, kind, value, ..
+                } = emission;
+                let runs = self.custom(key, kind, value, happening, changes);
                 started.0.extend(runs.iter().map(Ticket::of));
             }
         }
@@ -115,11 +129,12 @@ impl Firings {
         key: &str,
         kind: &str,
         value: &Value,
+        happening: &Happening<'_>,
         changes: &mut Changes,
     ) -> Vec<Run> {
         let event = LazyLock::new(|| value.clone());
         let order = self.next_order();
-        let runs = self.event(key, kind, &event, None, changes);
+        let runs = self.event(key, kind, &event, None, happening, changes);
         let record = EventRecord {
             kind: kind.to_owned(),
             content: EventContent::Custom(Text::Here(value.to_string())),

@@ -16,6 +16,7 @@ use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
 use super::payments::{Payments, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
+use super::waits::{self, Waits};
 use super::{Context, Parts, StartError, delayed, sweep};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
@@ -31,7 +32,8 @@ use crate::store::{BackupError, Changes, CommitError, Copied, Order, Range, Read
 pub struct Handle {
     pub(super) context: Arc<Context>,
     watched: Arc<Mutex<Option<mpsc::UnboundedReceiver<Watched>>>>,
-    sweep: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// What goes on by itself: the sweep, and the task that wakes waiting runs.
+    tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
     last_reload: Arc<Mutex<Vec<Diagnostic>>>,
     /// Held from the stop on.
     quiet: Arc<Mutex<Option<Quiet>>>,
@@ -79,12 +81,14 @@ impl Handle {
     /// See [`StartError`].
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
+        let waits = Arc::new(Waits::new(&parts.store)?);
         let payments = Payments::new(
             parts.store.clone(),
             parts.gateway.clone(),
             Arc::clone(&parts.clock),
             parts.telemetry.clone(),
             watch,
+            Arc::clone(&waits),
         );
         let generations = Generations::new(
             parts.store.clone(),
@@ -110,6 +114,7 @@ impl Handle {
             files: parts.files,
             clock: parts.clock,
             slots: Slots::new(parts.telemetry.clone()),
+            waits,
             telemetry: parts.telemetry,
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
@@ -125,7 +130,7 @@ impl Handle {
         Ok(Self {
             context: Arc::new(context),
             watched: Arc::new(Mutex::new(Some(watched))),
-            sweep: Arc::default(),
+            tasks: Arc::default(),
             last_reload: Arc::default(),
             quiet: Arc::default(),
         })
@@ -165,8 +170,9 @@ impl Handle {
             .take();
         if let Some(watched) = watched {
             let sweep = sweep::run(Arc::clone(context), watched);
-            *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(context.tokio.spawn(sweep));
+            let waits = waits::run(Arc::clone(context));
+            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.extend([context.tokio.spawn(sweep), context.tokio.spawn(waits)]);
         }
         Ok(())
     }
@@ -254,10 +260,11 @@ impl Handle {
         news
     }
 
-    /// Fires what is due: slots, delayed events, retries. Called once a second.
+    /// Fires what is due: slots, delayed events, retries, deadlines of waits. Called once a second.
     pub async fn wake(&self) {
         let context = &self.context;
         context.dispatcher.release_due(context.clock.now());
+        context.waits.look();
         if let Err(error) = context.slots.wake(context).await {
             context.telemetry.slots_not_settled(&error.to_string());
         }
@@ -333,15 +340,11 @@ impl Handle {
     /// end at their next step. Answers whether all ended by themselves. Open runs and payments go
     /// on after the next start.
     pub async fn stop(&self, patience: Duration) -> bool {
-        let sweep = self
-            .sweep
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(sweep) = sweep {
-            // Its look-ups are asked again after the next start.
-            sweep.abort();
-            drop(sweep.await);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            // Its look-ups are asked again, and what is news is news, after the next start.
+            task.abort();
+            drop(task.await);
         }
         let context = Arc::clone(&self.context);
         let drained = tokio::task::spawn_blocking(move || {

@@ -19,6 +19,7 @@ use super::dispatcher::{Started, Ticket};
 use super::events;
 use super::firings::put_event;
 use super::payments::{family, put, take_over};
+use super::waits::Happening;
 
 /// How a callback is to be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +96,14 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         }
         let payment = find_payment(context, callback)?;
         let mut commit = Changes::new();
+        let happening = context.waits.happening().await;
         let runs = take(
             context,
             callback,
             &key,
             &kept,
             payment.as_ref(),
+            &happening,
             &mut commit,
         );
         match context.store.commit(commit).await {
@@ -109,6 +112,7 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
             Err(CommitError::Refused) => continue,
             Err(error) => return Err(error.into()),
         }
+        drop(happening);
         CrashPoint::CallbackRecorded.pass();
         context
             .telemetry
@@ -135,6 +139,7 @@ fn take(
     key: &str,
     kept: &EventContent,
     payment: Option<&Changed>,
+    happening: &Happening<'_>,
     commit: &mut Changes,
 ) -> Vec<Run> {
     let transaction = callback.transaction();
@@ -142,9 +147,14 @@ fn take(
     commit.require_absent(&EVENTS, &key.to_owned());
     let event = LazyLock::new(|| callback.event(received_at, Source::Callback));
     let order = context.firings.next_order();
-    let runs = context
-        .firings
-        .event(key, &callback.kind(), &event, Some(transaction), commit);
+    let runs = context.firings.event(
+        key,
+        &callback.kind(),
+        &event,
+        Some(transaction),
+        happening,
+        commit,
+    );
     let record = EventRecord {
         kind: callback.kind(),
         content: kept.clone(),
@@ -157,7 +167,7 @@ fn take(
     if let Some(payment) = payment {
         let id = &payment.after.foreign_id;
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
-        put(commit, &payment.after);
+        put(commit, &payment.after, happening);
     } else if may_be_a_payment(callback) {
         let place = (
             transaction.family().to_owned(),
@@ -261,10 +271,11 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
     let event = events::value(&context.store, &record)?;
     let event = LazyLock::new(move || event);
     let mut changes = Changes::new();
+    let happening = context.waits.happening().await;
     changes.require_absent(&EVENTS, &key);
     let runs = context
         .firings
-        .event(&key, "unreadable", &event, None, &mut changes);
+        .event(&key, "unreadable", &event, None, &happening, &mut changes);
     record.runs = runs.iter().map(|run| run.id.clone()).collect();
     put_event(&key, &record, &mut changes);
     match context.store.commit(changes).await {

@@ -29,8 +29,10 @@ mod once;
 mod payments;
 mod slots;
 mod steps;
+mod suspension;
 mod sweep;
 mod views;
+mod waits;
 mod world;
 
 use std::sync::Arc;
@@ -61,6 +63,7 @@ use generations::Generations;
 use key_locks::KeyLocks;
 use payments::Payments;
 use slots::Slots;
+use waits::Waits;
 
 /// What the runner is built from.
 #[derive(Debug)]
@@ -107,6 +110,7 @@ struct Context {
     firings: Firings,
     dispatcher: Arc<Dispatcher>,
     slots: Slots,
+    waits: Arc<Waits>,
     once_locks: KeyLocks<(String, String)>,
     address_locks: KeyLocks<(String, String, String)>,
     transaction_locks: KeyLocks<TransactionKey>,

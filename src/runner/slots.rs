@@ -12,8 +12,8 @@ use super::firings::add_run;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{Overlap, ScheduleTrigger, Trigger};
-use crate::domain::id::{Firing, HandlerId, SetHash, TransactionKey};
-use crate::domain::run::{Input, Run};
+use crate::domain::id::{Firing, HandlerId, SetHash};
+use crate::domain::run::{Input, Lane, Run};
 use crate::domain::schedule::{Start, Verdict};
 use crate::scripting::ScriptSet;
 use crate::store::schema::{SCHEDULES, SLOTS, ScheduleRecord, SlotRecord};
@@ -257,10 +257,7 @@ fn make_run(
     run.due_at = (planned.not_before > now).then_some(planned.not_before);
     // Slots that wait for each other share a lane, and so do those they wait for.
     let shares = queued || trigger.overlap != Overlap::Allow;
-    run.lane = shares.then(|| TransactionKey {
-        kind: "schedule".into(),
-        id: handler.to_string(),
-    });
+    run.lane = shares.then(|| Lane::Schedule(handler.clone()));
     run
 }
 

@@ -73,6 +73,7 @@ impl World {
             Request::File(access) => {
                 file(&self.context.files, access).map_err(|error| file_failure(&error).into())
             }
+            Request::Wait { on, timeout_ms } => self.answer_wait(progress, step, &on, timeout_ms),
             Request::Now => Ok(Value::from(self.context.clock.now().timestamp_millis())),
             Request::Log {
                 level,

@@ -4,6 +4,7 @@
 //! Called by scripts through [`Effects`], on the script's own thread, one step at a time. What a
 //! step does is in `steps`; this file decides whether it is done, and when it is written.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -13,10 +14,12 @@ use super::Context;
 use super::buffer::Buffer;
 use super::dispatcher::Started;
 use super::once::OnceScope;
+use super::suspension::Suspension;
+use super::waits::Happening;
 use crate::crash_point::CrashPoint;
 use crate::domain::idempotency::Position;
 use crate::domain::run::{Asked, JournalEntry, Outcome, Replay, Run, replay};
-use crate::scripting::effects::{Code, Effects, Failure, Interrupt, Request, Site, Stop};
+use crate::scripting::effects::{Awaited, Code, Effects, Failure, Interrupt, Request, Site, Stop};
 use crate::store::{Changes, CommitError, ReadError};
 
 /// Values whose JSON is longer than this, in bytes, are kept beside the journal, by content.
@@ -48,6 +51,10 @@ pub(super) struct Progress {
     pub(super) once: Vec<OnceScope>,
     /// The last step, when it failed and is not yet written.
     failed: Option<u64>,
+    /// What the execution waits for, when it ends for that.
+    pub(super) suspension: Option<Suspension>,
+    /// The keys of the events that waits of this run have answered.
+    pub(super) answered_events: BTreeSet<String>,
 }
 
 impl World {
@@ -105,12 +112,12 @@ impl World {
 
     /// Adds what is not yet written to the commit that ends this execution. Answers the runs that
     /// emitted events start.
-    pub(super) fn write(&self, changes: &mut Changes) -> Started {
+    pub(super) fn write(&self, happening: &Happening<'_>, changes: &mut Changes) -> Started {
         let progress = self.progress();
         progress.buffer.write(&self.run.id, changes);
         self.context
             .firings
-            .emitted(progress.buffer.emitted(), changes)
+            .emitted(progress.buffer.emitted(), happening, changes)
     }
 
     /// Says what was logged since the last commit, once the commit that ended the execution is
@@ -125,6 +132,11 @@ impl World {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the execution that has ended waits for.
+    pub(super) fn take_suspension(&self) -> Option<Suspension> {
+        self.progress().suspension.take()
+    }
+
     /// Makes everything that has happened so far durable.
     pub(super) fn flush(&self, progress: &mut Progress) -> Result<(), Stop> {
         if progress.buffer.is_empty() {
@@ -132,11 +144,13 @@ impl World {
         }
         let mut changes = Changes::new();
         progress.buffer.write(&self.run.id, &mut changes);
-        let started = self
-            .context
-            .firings
-            .emitted(progress.buffer.emitted(), &mut changes);
+        let happening = self.context.waits.happening_here();
+        let started =
+            self.context
+                .firings
+                .emitted(progress.buffer.emitted(), &happening, &mut changes);
         self.commit(changes)?;
+        drop(happening);
         let written = std::mem::take(&mut progress.buffer);
         written.say(&self.run, &self.context.telemetry);
         progress.failed = None;
@@ -180,7 +194,7 @@ impl World {
 
     /// What the journal keeps of an answer.
     fn keep(&self, value: &Value) -> Result<Outcome, Stop> {
-        Ok(match self.keep_long(value)? {
+        Ok(match self.keep_long(value, LONG)? {
             None => Outcome::Value(value.clone()),
             Some(hash) => Outcome::Long(hash),
         })
@@ -189,16 +203,16 @@ impl World {
     fn keep_failure(&self, failure: &Failure) -> Result<Outcome, Stop> {
         let failure =
             serde_json::to_value(failure).map_err(|_| Stop::Interrupt(Interrupt::Poisoned))?;
-        Ok(match self.keep_long(&failure)? {
+        Ok(match self.keep_long(&failure, LONG)? {
             None => Outcome::Failure(failure),
             Some(hash) => Outcome::LongFailure(hash),
         })
     }
 
-    /// Puts a long value beside the journal and answers its hash.
-    fn keep_long(&self, value: &Value) -> Result<Option<String>, Stop> {
+    /// Puts a value whose JSON is longer than that beside the index and answers its hash.
+    pub(super) fn keep_long(&self, value: &Value, longest: usize) -> Result<Option<String>, Stop> {
         let json = value.to_string();
-        if json.len() <= LONG {
+        if json.len() <= longest {
             return Ok(None);
         }
         let kept = self.context.store.put_blob(json.into_bytes());
@@ -277,7 +291,14 @@ impl Effects for World {
         let entry = usize::try_from(step)
             .ok()
             .and_then(|at| self.recorded.get(at));
-        match replay(entry, &asked) {
+        let waits_for_event = matches!(
+            request,
+            Request::Wait {
+                on: Awaited::Event { .. },
+                ..
+            }
+        );
+        let answer = match replay(entry, &asked) {
             Replay::New => self.perform_new(&mut progress, step, request, asked, site),
             Replay::Recorded(outcome) => {
                 let outcome = outcome.clone();
@@ -288,7 +309,12 @@ impl Effects for World {
                 recorded: format!("{} {}", recorded.kind, recorded.summary),
                 requested: format!("{} {}", asked.kind, asked.summary),
             })),
+        };
+        if waits_for_event && let Ok(event) = &answer {
+            let key = event.get("key").and_then(Value::as_str).unwrap_or("");
+            progress.answered_events.insert(key.to_owned());
         }
+        answer
     }
 
     fn once_failed(&self) {

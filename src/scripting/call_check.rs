@@ -333,10 +333,10 @@ mod tests {
             ("state::get()", "it is state::get(key, [default])"),
             ("emit(\"e\")", "`emit` takes 2 or 3 arguments, not 1"),
             (
-                "gateway::withdraw_all([]).wait(\"12h\")",
-                "there is no function `wait`",
+                "gateway::withdraw_all([]).waits(\"12h\")",
+                "did you mean `wait`?",
             ),
-            ("sleep(\"10m\")", "there is no function `sleep`"),
+            ("sleep()", "`sleep` takes 1 arguments, not 0"),
             ("notify(\"ops\", \"x\")", "there is no function `notify`"),
             ("secret(\"SHOP_TOKN\")", "did you mean `SHOP_TOKEN`?"),
             (

@@ -5,6 +5,8 @@
 //! or the clock. The runner answers from the run's journal or performs the step and records it;
 //! the script test runner answers from a simulated world.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -102,6 +104,15 @@ pub enum Request {
     Http(HttpRequest),
     /// Reads or changes a file below the data folder. Answers as each variant says.
     File(FileAccess),
+    /// Waits. The execution may end here with [`Interrupt::Suspended`]; the handler that is run
+    /// again later gets the answer. When the time is over and [`Awaited`] says nothing else, that
+    /// is [`Code::Timeout`].
+    Wait {
+        /// For what.
+        on: Awaited,
+        /// The most milliseconds, from when it is asked for the first time; `None` is for ever.
+        timeout_ms: Option<u64>,
+    },
     /// What time it is. Answers milliseconds since 1970 in UTC.
     Now,
     /// A line in the run's log. Answers null.
@@ -130,6 +141,7 @@ impl Request {
             Self::Emit { .. } => "emit",
             Self::Http(_) => "http",
             Self::File(_) => "file",
+            Self::Wait { on, .. } => on.kind(),
             Self::Now => "now",
             Self::Log { .. } => "log",
         }
@@ -159,8 +171,47 @@ impl Request {
             | Self::OnceEnd { .. }
             | Self::Emit { .. }
             | Self::File(FileAccess::Read { .. } | FileAccess::List { .. })
+            | Self::Wait { .. }
             | Self::Now
             | Self::Log { .. } => false,
+        }
+    }
+}
+
+/// What a handler waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Awaited {
+    /// Only the end of the time. Answers null.
+    Time,
+    /// That the payment is final. Answers it.
+    Payment {
+        /// Its key.
+        foreign_id: String,
+    },
+    /// That all of the payments are final, or the end of the time. Answers
+    /// `#{confirmed, failed, open}`, each a list of payments in the order given.
+    Payments {
+        /// Their keys.
+        foreign_ids: Vec<String>,
+    },
+    /// The first event since the run's firing that matches and that no such wait of this run has
+    /// answered before. Answers `#{key, event}`.
+    Event {
+        /// Pattern of its kind, as in `on`.
+        event: String,
+        /// Exact matches on dotted paths, as in `on`.
+        filter: BTreeMap<String, Value>,
+    },
+}
+
+impl Awaited {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Time => "sleep",
+            Self::Payment { .. } => "wait",
+            Self::Payments { .. } => "wait_all",
+            Self::Event { .. } => "wait_for",
         }
     }
 }
@@ -403,6 +454,8 @@ pub enum Interrupt {
         /// What the script asked for.
         requested: String,
     },
+    /// The handler waits for something. It is run again when that may have happened.
+    Suspended,
     /// Another run changed state that this one read and then wrote; it starts again at once.
     Contended,
     /// The store takes no more writes; nothing may go on.

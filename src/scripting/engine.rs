@@ -101,9 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn the_language_has_no_floats_clocks_sleep_or_eval() {
+    fn the_language_has_no_floats_clocks_or_eval() {
         for (body, expected) in [
-            ("sleep(1)", "there is no function `sleep`"),
             ("timestamp()", "there is no function `timestamp`"),
             ("parse_json(\"1\")", "there is no function `parse_json`"),
             ("1.to_float()", "there is no function `to_float`"),

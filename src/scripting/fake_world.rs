@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::effects::{
-    Code, Effects, Failure, FileAccess, Interrupt, Request, Site, StateAccess, Stop,
+    Awaited, Code, Effects, Failure, FileAccess, Interrupt, Request, Site, StateAccess, Stop,
 };
 use super::{Ended, Known, ScriptSet, Sources};
 use crate::config::Limits;
@@ -87,6 +87,32 @@ impl FakeWorld {
             }
         }
     }
+}
+
+/// Everything has happened already, but for what has a word in it that says otherwise.
+fn wait(on: Awaited) -> Result<Value, Stop> {
+    match on {
+        Awaited::Time => Ok(Value::Null),
+        Awaited::Payment { foreign_id } if foreign_id == "open" => Err(Stop::Failure(
+            Failure::new(Code::Timeout, "the payment `open` is still accepted"),
+        )),
+        Awaited::Payment { foreign_id } if foreign_id == "later" => {
+            Err(Stop::Interrupt(Interrupt::Suspended))
+        }
+        Awaited::Payment { foreign_id } => Ok(settled(&foreign_id)),
+        Awaited::Payments { foreign_ids } => {
+            let confirmed: Vec<Value> = foreign_ids.iter().map(|id| settled(id)).collect();
+            Ok(json!({"confirmed": confirmed, "failed": [], "open": []}))
+        }
+        Awaited::Event { event, .. } => Ok(json!({"key": "k", "event": {"kind": event}})),
+    }
+}
+
+fn settled(foreign_id: &str) -> Value {
+    let mut payment = payment(&json!({ "foreign_id": foreign_id }));
+    payment["status"] = json!("confirmed");
+    payment["is_final"] = json!(true);
+    payment
 }
 
 fn payment(arguments: &Value) -> Value {
@@ -169,6 +195,7 @@ impl Effects for FakeWorld {
             Request::File(FileAccess::List { .. }) => {
                 Ok(json!([{"name": "a", "size": 1, "is_dir": false}]))
             }
+            Request::Wait { on, .. } => wait(on),
             Request::Now => Ok(json!(1_763_802_000_000_i64)),
             Request::File(FileAccess::Write { path, text }) => {
                 self.files.lock().unwrap().insert(path, text);

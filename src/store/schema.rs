@@ -50,8 +50,6 @@ pub const WAITS_BY_PAYMENT: Table<(ForeignId, RunId), Mark> = Table::new("wait_p
 /// of the values at these paths; see [`Shape`](crate::domain::wait::Shape).
 pub const WAITS_BY_EVENT: Table<(String, String, String, RunId), Mark> =
     Table::new("wait_event/", 1);
-/// The shapes that are in use in [`WAITS_BY_EVENT`], or were: pattern and paths.
-pub const WAIT_SHAPES: Table<(String, String), Mark> = Table::new("wait_shape/", 1);
 /// Index: waiting runs by their deadline.
 pub const WAITS_BY_TIME: Table<(Timestamp, RunId), Mark> = Table::new("wait_time/", 1);
 /// What has happened and may end waits, until that is looked into.

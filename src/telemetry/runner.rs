@@ -61,6 +61,16 @@ impl Telemetry {
         }
     }
 
+    /// Waiting runs go on; that is on disk.
+    pub fn runs_woken(&self, number: usize) {
+        tracing::debug!(number, "waiting runs go on");
+    }
+
+    /// What may end waits could not be looked into; it is tried again.
+    pub fn waits_not_ended(&self, error: &str) {
+        tracing::error!("waiting runs cannot be woken, trying again: {error}");
+    }
+
     /// A script wrote a line.
     pub fn script_logged(&self, run: &Run, level: tracing::Level, text: &str, fields: &Value) {
         let fields = if fields.is_null() {

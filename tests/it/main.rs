@@ -23,6 +23,7 @@ mod stage;
 mod start;
 mod state;
 mod tidy;
+mod waits;
 
 // The lints for tests hold in the helpers of a module only where it says so.
 #[cfg(test)]

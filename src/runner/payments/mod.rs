@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 
 use super::key_locks::KeyLocks;
+use super::waits::Waits;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
@@ -111,6 +112,8 @@ struct Inner {
     attempts: Arc<RwLock<()>>,
     /// Tells the sweep which payments to watch.
     watch: mpsc::UnboundedSender<Watched>,
+    /// Runs that wait for payments.
+    waits: Arc<Waits>,
 }
 
 /// No attempt begins while this is held.
@@ -121,13 +124,14 @@ pub struct Quiet {
 
 impl Payments {
     /// The money path over a store and a gateway. Payments whose fate is open are announced on
-    /// `watch`.
-    pub fn new(
+    /// `watch`, final ones to those who wait for them.
+    pub(super) fn new(
         store: Store,
         gateway: Client,
         clock: Arc<dyn Clock>,
         telemetry: Telemetry,
         watch: mpsc::UnboundedSender<Watched>,
+        waits: Arc<Waits>,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -137,6 +141,7 @@ impl Payments {
             locks: KeyLocks::default(),
             attempts: Arc::default(),
             watch,
+            waits,
         }))
     }
 

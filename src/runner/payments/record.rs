@@ -7,6 +7,7 @@ use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, Reported};
+use crate::runner::waits::Happening;
 use crate::store::schema::{OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID};
 use crate::store::{Changes, CommitError};
 
@@ -56,8 +57,9 @@ impl Payments {
             }
             change(&mut payment);
             let mut changes = Changes::new();
+            let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
-            put(&mut changes, &payment);
+            put(&mut changes, &payment, &happening);
             match self.0.store.commit(changes).await {
                 Ok(()) => {
                     if payment.state != stored.value.state {
@@ -72,8 +74,9 @@ impl Payments {
     }
 }
 
-/// Writes the payment and its index rows.
-pub(in crate::runner) fn put(changes: &mut Changes, payment: &Payment) {
+/// Writes the payment and its index rows, and notes what that may be news of.
+pub(in crate::runner) fn put(changes: &mut Changes, payment: &Payment, happening: &Happening<'_>) {
+    happening.payment(payment, changes);
     changes.put(&PAYMENTS, &payment.foreign_id, payment);
     if payment.state.is_final() {
         changes.remove(&OPEN_PAYMENTS, &payment.foreign_id);

@@ -28,6 +28,7 @@ mod register;
 pub(super) mod secret;
 mod state;
 mod time;
+mod wait;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(super) fn add_to(engine: &mut Engine, secrets: Arc<BTreeSet<String>>) {
     secret::add_to(engine, secrets);
     json::add_to(engine);
     log::add_to(engine);
+    wait::add_to(engine);
     for (namespace, module) in namespaces() {
         engine.register_static_module(namespace, module.into());
     }
@@ -71,6 +73,7 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
         register::docs(),
         gateway::docs(),
         payments::docs(),
+        wait::docs(),
         state::docs(&state::SCRIPT),
         state::docs(&state::SHARED),
         once::docs(),

@@ -34,6 +34,7 @@ fn plan(point: CrashPoint) -> (&'static [u64], RangeInclusive<usize>) {
         CrashPoint::CallbackRecorded => (&[1, 2, 8], 0..=1),
         CrashPoint::SlotRecorded | CrashPoint::ReloadCompiled => (&[1, 2], 0..=1),
         CrashPoint::StepRecorded => (&[1, 2], 0..=1),
+        CrashPoint::RunSuspended | CrashPoint::RunWoken => (&[1, 2], 0..=0),
         CrashPoint::HandlerReturned => (&[1, 5], 0..=1),
     }
 }

@@ -1,5 +1,5 @@
 //! What goes on while the daemon is killed: a deposit starts a batch of payouts whose callbacks
-//! come back, a schedule fires every second, the scripts are changed. And what must be true in the
+//! come back and which waits for them, a schedule fires every second, the scripts are changed. And what must be true in the
 //! end, whatever happened.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -199,7 +199,7 @@ impl Scene {
             beats += usize::from(run["handler"] == "beat" && run["state"] == "succeeded");
         }
         let mut expected = BTreeMap::new();
-        for name in ["begun", "ended", "paid", "once"] {
+        for name in ["begun", "settled", "ended", "paid", "once"] {
             expected.insert(format!("count/{name}"), json!(1));
         }
         let callbacks = self.machine.control.callbacks();
@@ -254,6 +254,12 @@ on("deposit.confirmed", |event| {{
         csv::write("report.csv", payments.map(|payment| #{{ id: payment.foreign_id }}));
         payments.len()
     }});
+    sleep("20ms");
+    let settled = payments.wait("5s");
+    if settled.confirmed.len() + settled.failed.len() + settled.open.len() == payments.len() {{
+        state::add("count/settled", 1);
+    }}
+    sleep("20ms");
     state::add("count/ended", 1);
     emit("paid", #{{ rows: payments.len() }});
 }});
