@@ -26,7 +26,7 @@ fn text(bytes: &[u8]) -> String {
 fn stable(session: &str) -> Vec<String> {
     let lines = session.lines().filter(|line| {
         let place = line.starts_with("  ") && !line.contains(": ");
-        let side_by_side = line.contains(" arrived; ") || line.contains("hooks.rhai: customer-9");
+        let side_by_side = line.contains("hooks.rhai: customer-9");
         !place && !side_by_side && !line.is_empty()
     });
     lines

@@ -132,7 +132,7 @@ async fn a_batch_is_paid_once_however_often_its_file_comes() {
     assert_eq!(run["state"], "succeeded", "{run:#}");
     line(&daemon, "there is no payouts.csv").await;
     line(&daemon, "3 rows, 3 confirmed").await;
-    line(&daemon, "; 3 of ").await;
+    line(&daemon, "3 paid, 0 failed, 0 open").await;
 
     let executions = stage.control.executions();
     assert_eq!(executions.len(), 3);
@@ -172,24 +172,25 @@ async fn the_failure_of_one_payout_is_told_and_does_not_stop_the_others() {
         ..Rule::always(Fault::Refuse)
     }]));
     let daemon = stage.start().await;
-    let run = daemon.trigger("payouts", "payroll").await;
-    assert_eq!(run["state"], "succeeded", "{run:#}");
+    let run = daemon.runner.trigger("payouts", "payroll", None).await;
     line(&daemon, "3 rows, 2 accepted, 1 rejected").await;
+    let sent = stage.control.executions();
+    for (payment, status) in sent.iter().zip(["cancelled", "confirmed"]) {
+        stage.control.settle(&payment.foreign_id, status).unwrap();
+    }
+    line(&daemon, "1 paid, 2 failed, 0 open").await;
     assert!(
-        line(&daemon, "was refused: ")
+        line(&daemon, "was rejected: ")
             .await
             .starts_with("error: payroll-")
     );
-    let sent = stage.control.executions();
-    stage
-        .control
-        .settle(&sent[0].foreign_id, "cancelled")
-        .unwrap();
     let told = line(&daemon, "was cancelled: ").await;
     assert!(
         told.starts_with(&format!("error: {}", sent[0].foreign_id)),
         "{told}"
     );
+    let run = daemon.closed(run.unwrap().as_str()).await;
+    assert_eq!(run["state"], "succeeded", "{run:#}");
     daemon.stop().await;
 }
 
