@@ -16,6 +16,7 @@ mod batch;
 mod callbacks;
 mod handlers;
 mod load;
+mod runs;
 mod start;
 mod world;
 
@@ -23,11 +24,12 @@ mod world;
 type Measurement = (&'static str, fn());
 
 fn main() {
-    let measurements: [Measurement; 4] = [
+    let measurements: [Measurement; 5] = [
         ("callbacks", callbacks::measure),
         ("handlers", handlers::measure),
         ("batch", batch::measure),
         ("start", start::measure),
+        ("runs", runs::measure),
     ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)

@@ -64,7 +64,7 @@ fn fill(path: &Path) {
 }
 
 /// Starts the daemon, waits until it is ready, reads its memory, and stops it.
-fn start(folder: &Path) -> (Duration, u64) {
+pub fn start(folder: &Path) -> (Duration, u64) {
     let begin = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_bursar"))
         .args(["run", "--config", "daemon.toml"])

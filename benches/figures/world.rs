@@ -18,7 +18,7 @@ const SECRET: &str = "simulator-secret";
 
 pub struct World {
     /// Removed with everything in it when the world ends.
-    _folder: TempDir,
+    pub folder: TempDir,
     pub simulator: Simulator,
     pub daemon: Daemon,
 }
@@ -33,18 +33,23 @@ pub fn runtime() -> Runtime {
 
 /// Starts both, with one script.
 pub async fn start(script: &str, options: Options) -> World {
+    start_with(script, "", options).await
+}
+
+/// The same, with further lines of configuration.
+pub async fn start_with(script: &str, more: &str, options: Options) -> World {
     let folder = tempfile::tempdir().unwrap();
     for name in ["scripts", "data"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
     }
     std::fs::write(folder.path().join("scripts/bench.rhai"), script).unwrap();
     let simulator = simulator::start(options).await.unwrap();
-    let config = config(&folder, &simulator.base_url());
+    let config = config(&folder, &format!("{}{more}", toml(&simulator.base_url())));
     let daemon = Daemon::start(config, Arc::new(SystemClock)).await.unwrap();
     let url = format!("http://{}/callbacks", daemon.callbacks_addr());
     simulator.control().set_callback_url(Some(url));
     World {
-        _folder: folder,
+        folder,
         simulator,
         daemon,
     }
@@ -57,11 +62,10 @@ pub fn toml(base_url: &str) -> String {
     )
 }
 
-fn config(folder: &TempDir, base_url: &str) -> Config {
-    let text = toml(base_url);
+fn config(folder: &TempDir, text: &str) -> Config {
     let file = File {
         name: "daemon.toml",
-        text: &text,
+        text,
         folder: folder.path(),
     };
     let environment = BTreeMap::from([

@@ -47,12 +47,14 @@ pub(super) fn execute(context: &Arc<Context>, ticket: &Ticket) -> After {
 }
 
 fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadError> {
+    let begun = context.clock.now();
     let Some(mut run) = context.store.get(&RUNS, &ticket.run)? else {
         return Ok(After::Closed);
     };
     if run.state.is_closed() {
         return Ok(After::Closed);
     }
+    run.started_at = Some(begun);
     if let Ok(due) = run.state.next(RunEvent::Due) {
         run.state = due;
     }
@@ -73,7 +75,6 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         }
         Err(error) => return Err(error),
     };
-    run.started_at = Some(context.clock.now());
     let limit = handler.timeout.unwrap_or(context.limits.timeout);
     let deadline = Instant::now() + limit;
     let world = Arc::new(World::new(

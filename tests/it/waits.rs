@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
+use bursar::domain::id::RunId;
+use bursar::runner::Filter;
 use bursar::simulator::Options;
+use bursar::store::{Changes, Store, Table, schema};
+use bursar::telemetry::Telemetry;
 use serde_json::{Value, json};
 
 use crate::kit::{SetClock, Shop, deliver};
@@ -439,6 +443,116 @@ on("deposit.confirmed", |event| {{
         told(&shop, "/caught").await,
         json!(["not_found", "invalid_argument", "none"])
     );
+    daemon.stop().await;
+}
+
+/// Changes records while the daemon is down.
+async fn tampered(stage: &Stage, change: impl FnOnce(&Store, &mut Changes)) {
+    let options = bursar::store::Options::default();
+    let store = Store::open(&stage.path("state"), &options, &Telemetry::default()).unwrap();
+    let mut changes = Changes::new();
+    change(&store, &mut changes);
+    store.commit(changes).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cannot_be_decoded_parks_its_run_only_and_is_kept() {
+    /// What is in the place of a journal's entries.
+    const RUBBISH: Table<(RunId, u64), String> = Table::new("step/", 1);
+    let shop = Shop::open().await;
+    let script = format!(
+        r#"on("invoice.created", |event| {{
+    state::add("n", 1);
+    wait_for("go", #{{}});
+    http::post("{}/done", event.id);
+}});
+on("deposit.confirmed", |event| {{ emit("go", 1); }});
+"#,
+        shop.url
+    );
+    let stage = Stage::new().await.config(&shop.allowed());
+    let stage = stage.script("w.rhai", &script);
+    let daemon = stage.start().await;
+    for id in [1, 2] {
+        happens(&daemon, "invoice", id, "created", "o").await;
+    }
+    let rows = eventually("both wait", || async {
+        let runs = daemon.runner.runs(&crate::stage::everything()).unwrap();
+        let runs = runs.as_array().unwrap().clone();
+        let waiting = runs.iter().filter(|run| run["state"] == "waiting");
+        (waiting.count() == 2).then_some(runs)
+    })
+    .await;
+    let broken = rows
+        .iter()
+        .find(|run| run["firing"].as_str().unwrap().contains(":1:"))
+        .unwrap();
+    let id: RunId = broken["id"].as_str().unwrap().parse().unwrap();
+    daemon.stop().await;
+    tampered(&stage, |_, changes| {
+        changes.put(&RUBBISH, &(id.clone(), 0), &"rubbish".to_owned());
+    })
+    .await;
+
+    let daemon = stage.start().await;
+    happens(&daemon, "deposit", 3, "confirmed", "o").await;
+    assert_eq!(told(&shop, "/done").await, 2);
+    eventually("the broken one is parked", || async {
+        let parked = Filter {
+            state: Some("parked".to_owned()),
+            ..crate::stage::everything()
+        };
+        let parked = daemon.runner.runs(&parked).unwrap();
+        let error = parked[0]["error"].as_str()?.to_owned();
+        assert_eq!(parked[0]["id"], id.as_str());
+        assert!(error.contains("journal cannot be read"), "{error}");
+        Some(())
+    })
+    .await;
+    assert_eq!(shop.received("/done").len(), 1);
+    daemon.stop().await;
+    tampered(&stage, |store, _| {
+        let kept = store.get(&RUBBISH, &(id.clone(), 0)).unwrap();
+        assert_eq!(kept.as_deref(), Some("rubbish"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_scripts_are_gone_is_parked_and_says_so() {
+    let shop = Shop::open().await;
+    let script = |path: &str| {
+        format!(
+            r#"on("invoice.created", |event| {{ wait_for("go", #{{}}); http::post("{}/{path}", event.id); }});
+on("deposit.confirmed", |event| {{ emit("go", 1); }});
+"#,
+            shop.url
+        )
+    };
+    let stage = Stage::new().await.config(&shop.allowed());
+    let stage = stage.script("w.rhai", &script("old"));
+    let daemon = stage.start().await;
+    happens(&daemon, "invoice", 1, "created", "o").await;
+    let old = eventually("it waits", || async {
+        let runs = daemon.runner.runs(&crate::stage::everything()).unwrap();
+        (runs[0]["state"] == "waiting").then_some(runs[0]["id"].as_str()?.to_owned())
+    })
+    .await;
+    daemon.stop().await;
+    stage.write("scripts/w.rhai", &script("new"));
+    let id: RunId = old.parse().unwrap();
+    tampered(&stage, |store, changes| {
+        let run = store.get(&schema::RUNS, &id).unwrap().unwrap();
+        changes.remove(&schema::SETS, &run.set);
+    })
+    .await;
+    let daemon = stage.start().await;
+    happens(&daemon, "deposit", 2, "confirmed", "o").await;
+    let run = is(&daemon, &old, "parked").await;
+    let error = run["error"].as_str().unwrap();
+    assert!(error.contains("script set"), "{error}");
+    assert!(shop.received("/old").is_empty() && shop.received("/new").is_empty());
     daemon.stop().await;
 }
 
