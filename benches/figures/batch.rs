@@ -41,7 +41,7 @@ schedule("pay", "0 0 1 1 *", |tick| {{
         let begin = Instant::now();
         let run = runner.trigger("bench", "pay", None).await.unwrap();
         loop {
-            let state = runner.run(run.as_str()).unwrap()["state"].clone();
+            let state = runner.run(&run.to_string()).unwrap()["state"].clone();
             if state == "succeeded" {
                 break;
             }

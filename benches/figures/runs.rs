@@ -44,9 +44,7 @@ fn steps() {
     let world = runtime.block_on(world::start(&script, Options::default()));
     for _ in 0..3 {
         let synced = synced_appends(world.folder.path());
-        let begin = Instant::now();
-        run(&runtime, &world, "go");
-        let step = begin.elapsed() / STEPS;
+        let step = executed(&run(&runtime, &world, "go")) / STEPS;
         println!(
             "a durable step: {} µs; an append of {APPENDED} bytes with fdatasync: {} µs; ratio {:.2}",
             step.as_micros(),
@@ -107,14 +105,10 @@ schedule("go", "0 0 1 1 *", |tick| {{
     let runtime = world::runtime();
     let world = runtime.block_on(world::start(&script, Options::default()));
     for _ in 0..3 {
-        let run = run(&runtime, &world, "go");
-        let at = |field: &str| -> chrono::DateTime<chrono::Utc> {
-            run[field].as_str().unwrap().parse().unwrap()
-        };
-        let took = at("ended_at") - at("started_at");
+        let took = executed(&run(&runtime, &world, "go"));
         println!(
             "replay of {RECORDED} recorded steps, from taking the run up to its end on disk: {} ms",
-            took.num_milliseconds()
+            took.as_millis()
         );
     }
     runtime.shutdown_background();
@@ -179,14 +173,22 @@ fn run(runtime: &Runtime, world: &World, name: &str) -> Value {
     runtime.block_on(async {
         let id = runner.trigger("bench", name, None).await.unwrap();
         loop {
-            let run = runner.run(id.as_str()).unwrap();
-            match run["state"].as_str().unwrap() {
-                "succeeded" => return run,
-                "parked" => panic!("{run:#}"),
-                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            let run = runner.run(&id.to_string()).unwrap();
+            assert_ne!(run["state"], "parked", "{run:#}");
+            if run["state"] == "succeeded" {
+                return run;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
+}
+
+/// How long the last execution of a run took, to the millisecond.
+fn executed(run: &Value) -> Duration {
+    let at = |field: &str| -> chrono::DateTime<chrono::Utc> {
+        run[field].as_str().unwrap().parse().unwrap()
+    };
+    (at("ended_at") - at("started_at")).to_std().unwrap()
 }
 
 /// Waits until nothing is executed any more.

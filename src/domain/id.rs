@@ -100,25 +100,26 @@ impl fmt::Display for Firing {
     }
 }
 
-/// A run: derived from its handler and firing, so the same firing always gives the same id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(String);
+/// A run: its place in the order in which firings were accepted, which no other has. That a firing
+/// starts a handler once is kept by the record of the firing, not by the id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct RunId(u64);
+
+/// Hex digits of a run's id.
+const RUN_ID_LENGTH: usize = 16;
 
 impl RunId {
-    /// The run that `firing` starts of `handler`.
+    /// The run at that place.
     #[must_use]
-    pub fn derive(handler: &HandlerId, firing: &Firing) -> Self {
-        Self(format!(
-            "r{}",
-            digest(&[&handler.script, &handler.name, &firing.to_string(),])
-        ))
+    pub const fn new(order: u64) -> Self {
+        Self(order)
     }
 
-    /// The id as people type it: `r` and 20 hex digits.
+    /// The place.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+    pub const fn order(self) -> u64 {
+        self.0
     }
 }
 
@@ -126,20 +127,37 @@ impl FromStr for RunId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let hex = text.strip_prefix('r').unwrap_or_default();
-        if hex.len() == DIGEST_LENGTH && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!(
-                "`{text}` is not a run id (r and {DIGEST_LENGTH} hex digits, as `bursar runs list` shows it)"
-            ))
-        }
+        text.strip_prefix('r')
+            .filter(|hex| hex.len() == RUN_ID_LENGTH)
+            .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok())
+            .map(Self)
+            .ok_or_else(|| {
+                format!(
+                    "`{text}` is not a run id (r and {RUN_ID_LENGTH} hex digits, as `bursar runs list` shows it)"
+                )
+            })
     }
 }
 
+/// As people type it: `r` and 16 hex digits.
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "r{:016x}", self.0)
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 
@@ -233,16 +251,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_firing_gives_the_same_run_and_another_gives_another() {
-        let handler = HandlerId {
-            script: "payouts".into(),
-            name: "payroll".into(),
-        };
-        let slot = |seconds| Firing::Slot(Timestamp::from_timestamp(seconds, 0).unwrap());
-        let run = RunId::derive(&handler, &slot(60));
-        assert_eq!(run, RunId::derive(&handler, &slot(60)));
-        assert_ne!(run, RunId::derive(&handler, &slot(61)));
-        assert_eq!(run.as_str().parse::<RunId>().unwrap(), run);
+    fn a_run_id_comes_back_from_its_text_and_sorts_as_it_was_accepted() {
+        let run = RunId::new(0x019a_b3c4_d5e6_0001);
+        assert_eq!(run.to_string(), "r019ab3c4d5e60001");
+        assert_eq!("r019ab3c4d5e60001".parse(), Ok(run));
+        assert!(RunId::new(9) < RunId::new(10));
+        for text in [
+            "",
+            "r",
+            "019ab3c4d5e60001",
+            "r019ab3c4d5e6000g",
+            "r+19ab3c4d5e60001",
+            "r1",
+        ] {
+            assert!(text.parse::<RunId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl Lane {
 /// One execution of one handler for one firing, however often it is tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Derived from handler and firing.
+    /// Its place in the order in which firings were accepted.
     pub id: RunId,
     /// What is run.
     pub handler: HandlerId,
@@ -175,8 +175,6 @@ pub struct Run {
     pub input: Input,
     /// The script set it runs on, from its beginning to its end.
     pub set: SetHash,
-    /// Its place in the order in which firings were accepted; unique.
-    pub order: u64,
     /// Runs of one lane are executed one after the other.
     pub lane: Option<Lane>,
     /// Where it stands.
@@ -216,12 +214,11 @@ impl Run {
         at: Timestamp,
     ) -> Self {
         Self {
-            id: RunId::derive(&handler, &firing),
+            id: RunId::new(order),
             handler,
             firing,
             input,
             set,
-            order,
             lane: None,
             state: RunState::Queued,
             tries: 0,

@@ -201,9 +201,9 @@ impl Buffer {
     /// Adds everything to `changes`. The commit is refused when state that was read here and then
     /// written, or a closure that was begun here, has been changed by another run meanwhile; the
     /// execution must then start again.
-    pub(super) fn write(&self, run: &RunId, changes: &mut Changes) {
+    pub(super) fn write(&self, run: RunId, changes: &mut Changes) {
         for (first, entries) in chunks(&self.entries) {
-            changes.put(&STEPS, &(run.clone(), first), &entries);
+            changes.put(&STEPS, &(run, first), &entries);
         }
         for (key, value) in &self.written {
             match self.read.get(key) {
@@ -221,7 +221,7 @@ impl Buffer {
                 Some(found) => changes.require_unchanged(&ONCE_CLAIMS, key, found),
                 None => changes.require_absent(&ONCE_CLAIMS, key),
             }
-            changes.put(&ONCE_CLAIMS, key, run);
+            changes.put(&ONCE_CLAIMS, key, &run);
         }
         for (key, value) in &self.once {
             changes.put(&ONCE, key, value);

@@ -41,7 +41,7 @@ pub(super) struct Ticket {
 impl Ticket {
     pub(super) fn of(run: &Run) -> Self {
         Self {
-            run: run.id.clone(),
+            run: run.id,
             handler: run.handler.clone(),
             lane: run.lane.clone(),
             due_at: run.due_at,
@@ -172,8 +172,8 @@ impl Dispatcher {
     }
 
     /// Whether the run is being executed right now.
-    pub(super) fn is_executing(&self, run: &RunId) -> bool {
-        self.queues().executing.contains_key(run)
+    pub(super) fn is_executing(&self, run: RunId) -> bool {
+        self.queues().executing.contains_key(&run)
     }
 
     /// Starts no further run, and waits until the ones being executed have ended, at most for
@@ -259,13 +259,13 @@ impl Dispatcher {
         match after {
             After::Closed => queues.close(ticket),
             After::Again(at) => {
-                let key = (*at, ticket.run.clone());
+                let key = (*at, ticket.run);
                 queues.later.insert(key, ticket.clone());
             }
             After::AtOnce => queues.make_ready(ticket.clone()),
             After::Waiting => match &ticket.lane {
                 Some(lane) if lane.is_kept_while_waiting() => {
-                    queues.waiting.insert(ticket.run.clone());
+                    queues.waiting.insert(ticket.run);
                 }
                 Some(_) | None => queues.close(ticket),
             },
@@ -313,10 +313,10 @@ impl Drop for Ending<'_> {
 impl Queues {
     fn admit(&mut self, ticket: Ticket) {
         if self.executing.contains_key(&ticket.run) {
-            self.early.insert(ticket.run.clone(), ticket);
+            self.early.insert(ticket.run, ticket);
             return;
         }
-        if !self.known.insert(ticket.run.clone()) {
+        if !self.known.insert(ticket.run) {
             self.go_on(ticket);
             return;
         }
@@ -362,7 +362,7 @@ impl Queues {
         }
         match ticket.due_at {
             Some(at) => {
-                self.later.insert((at, ticket.run.clone()), ticket);
+                self.later.insert((at, ticket.run), ticket);
             }
             None => self.make_ready(ticket),
         }
@@ -398,8 +398,7 @@ impl Queues {
                 self.turns.push_back(handler.clone());
             }
             *self.executing_by_script.entry(handler.script).or_default() += 1;
-            self.executing
-                .insert(ticket.run.clone(), ticket.handler.clone());
+            self.executing.insert(ticket.run, ticket.handler.clone());
             return Some(ticket);
         }
         None
@@ -466,7 +465,10 @@ mod tests {
             Firing::Event(event.to_owned()),
             Input::Event(event.to_owned()),
             SetHash::of([]),
-            0,
+            // Each of them once.
+            format!("{script}{event}")
+                .bytes()
+                .fold(0, |order, byte| order << 8 | u64::from(byte)),
             Timestamp::UNIX_EPOCH,
         );
         run.lane = Some(Lane::Transaction {

@@ -218,7 +218,7 @@ impl Verdict {
         Self {
             event: RunEvent::WorldFailed,
             error: Some(error),
-            again_after: Some(delay(retry.first, retry.max, tries, run.id.as_str())),
+            again_after: Some(delay(retry.first, retry.max, tries, &run.id.to_string())),
         }
     }
 }
@@ -252,7 +252,7 @@ fn conclude(
     let started = world.map(|world| world.write(&happening, &mut changes));
     changes.put(&RUNS, &run.id, &run);
     if state.is_closed() {
-        changes.remove(&OPEN_RUNS, &(run.order, run.id.clone()));
+        changes.remove(&OPEN_RUNS, &run.id);
     }
     let committed = context.tokio.block_on(context.store.commit(changes));
     drop(happening);
@@ -305,7 +305,7 @@ fn suspend(
     changes.put(&RUNS, &run.id, &run);
     waits::add_rows(&run, &mut changes);
     if !run.keeps_lane_while_waiting() {
-        changes.remove(&OPEN_RUNS, &(run.order, run.id.clone()));
+        changes.remove(&OPEN_RUNS, &run.id);
     }
     let committed = context.tokio.block_on(context.store.commit(changes));
     drop(happening);

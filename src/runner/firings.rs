@@ -15,7 +15,7 @@ use crate::domain::id::{Firing, TransactionKey};
 use crate::domain::run::{Input, Lane, Run};
 use crate::store::schema::{
     DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
-    OPEN_RUNS, RUNS, RUNS_BY_ORDER, Text,
+    OPEN_RUNS, RUNS, Text,
 };
 use crate::store::{Changes, Order, Range, ReadError, Store};
 
@@ -35,9 +35,9 @@ impl Firings {
         generations: Arc<Generations>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ReadError> {
-        let run = store.scan(&RUNS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
+        let run = store.scan(&RUNS, &Range::all(), 1, Order::Descending)?;
         let event = store.scan(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
-        let run = run.first().map_or(0, |((order, _), _)| *order);
+        let run = run.first().map_or(0, |(id, _)| id.order());
         let order = event.first().map_or(run, |((order, _), _)| run.max(*order));
         Ok(Self {
             generations,
@@ -141,7 +141,7 @@ impl Firings {
             received_at: self.clock.now(),
             order,
             payment: None,
-            runs: runs.iter().map(|run| run.id.clone()).collect(),
+            runs: runs.iter().map(|run| run.id).collect(),
         };
         put_event(key, &record, changes);
         runs
@@ -150,6 +150,7 @@ impl Firings {
 
 /// Writes an event with its index row.
 pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) {
+    changes.require_absent(&EVENTS, &key.to_owned());
     changes.put(
         &EVENTS_BY_ORDER,
         &(record.order, key.to_owned()),
@@ -162,6 +163,5 @@ pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) 
 pub(super) fn add_run(run: &Run, changes: &mut Changes) {
     changes.require_absent(&RUNS, &run.id);
     changes.put(&RUNS, &run.id, run);
-    changes.put(&OPEN_RUNS, &(run.order, run.id.clone()), &Mark);
-    changes.put(&RUNS_BY_ORDER, &(run.order, run.id.clone()), &Mark);
+    changes.put(&OPEN_RUNS, &run.id, &Mark);
 }

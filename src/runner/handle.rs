@@ -146,7 +146,7 @@ impl Handle {
         let runs = context
             .store
             .scan(&OPEN_RUNS, &Range::all(), usize::MAX, Order::Ascending)?;
-        for ((_, id), _) in runs {
+        for (id, _) in runs {
             if let Some(run) = context.store.get(&RUNS, &id)? {
                 open.0.push(Ticket::of(&run));
             }

@@ -161,7 +161,7 @@ fn take(
         received_at,
         order,
         payment: payment.map(|payment| payment.after.foreign_id.clone()),
-        runs: runs.iter().map(|run| run.id.clone()).collect(),
+        runs: runs.iter().map(|run| run.id).collect(),
     };
     put_event(key, &record, commit);
     if let Some(payment) = payment {
@@ -276,7 +276,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
     let runs = context
         .firings
         .event(&key, "unreadable", &event, None, &happening, &mut changes);
-    record.runs = runs.iter().map(|run| run.id.clone()).collect();
+    record.runs = runs.iter().map(|run| run.id).collect();
     put_event(&key, &record, &mut changes);
     match context.store.commit(changes).await {
         Ok(()) => {

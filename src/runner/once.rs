@@ -49,7 +49,7 @@ impl World {
             .map_err(|error| self.unreadable(&error))?;
         if let Some(claim) = &claim
             && self
-                .will_go_on(&claim.value)
+                .will_go_on(claim.value)
                 .map_err(|error| self.unreadable(&error))?
         {
             let text = format!(
@@ -91,11 +91,11 @@ impl World {
     }
 
     /// Whether another run is still open.
-    fn will_go_on(&self, run: &RunId) -> Result<bool, ReadError> {
-        if *run == self.run.id {
+    fn will_go_on(&self, run: RunId) -> Result<bool, ReadError> {
+        if run == self.run.id {
             return Ok(false);
         }
-        let run = self.context.store.get(&RUNS, run)?;
+        let run = self.context.store.get(&RUNS, &run)?;
         Ok(run.is_some_and(|run| !run.state.is_closed()))
     }
 }

@@ -268,7 +268,7 @@ fn slot_record(planned: &PlannedSlot, run: Option<&Run>, at: Timestamp) -> SlotR
             Verdict::Skip(reason) => Some(reason.as_str().to_owned()),
             Verdict::Run(_) | Verdict::Queue(_) => None,
         },
-        run: run.map(|run| run.id.clone()),
+        run: run.map(|run| run.id),
         at,
     }
 }

@@ -159,7 +159,7 @@ impl World {
 
     pub(super) fn origin(&self, step: u64, site: &Site) -> Origin {
         Origin {
-            run: self.run.id.clone(),
+            run: self.run.id,
             handler: self.run.handler.clone(),
             step,
             file: site.file.clone(),

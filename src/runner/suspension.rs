@@ -174,7 +174,7 @@ impl World {
     ) -> Result<Look, Stop> {
         let from = match begun.map(|wait| &wait.on) {
             Some(WaitFor::Event { searched, .. }) => *searched,
-            Some(WaitFor::Time | WaitFor::Payments { .. }) | None => self.run.order,
+            Some(WaitFor::Time | WaitFor::Payments { .. }) | None => self.run.id.order(),
         };
         let now = self.context.firings.next_order();
         let found = self

@@ -12,8 +12,7 @@ use crate::domain::id::{ForeignId, RunId};
 use crate::domain::payment::Payment;
 use crate::domain::run::{JournalEntry, Outcome, Run};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_ORDER, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS,
-    RUNS_BY_ORDER, SLOTS, STEPS,
+    EVENTS, EVENTS_BY_ORDER, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS, SLOTS, STEPS,
 };
 use crate::store::{Order, Range, ReadError};
 
@@ -55,17 +54,13 @@ impl Handle {
     pub fn runs(&self, filter: &Filter) -> Result<Value, ViewError> {
         let store = &self.context.store;
         let mut rows = Vec::new();
-        for ((_, id), _) in
-            store.scan(&RUNS_BY_ORDER, &Range::all(), MOST_READ, Order::Descending)?
-        {
+        for (_, run) in store.scan(&RUNS, &Range::all(), MOST_READ, Order::Descending)? {
             if rows.len() >= filter.limit {
                 break;
             }
-            if let Some(run) = store.get(&RUNS, &id)? {
-                let state = self.run_state(&run);
-                if filter.admits(state, &run.handler.script) {
-                    rows.push(run_row(&run, state));
-                }
+            let state = self.run_state(&run);
+            if filter.admits(state, &run.handler.script) {
+                rows.push(run_row(&run, state));
             }
         }
         Ok(Value::Array(rows))
@@ -99,7 +94,7 @@ impl Handle {
     }
 
     fn run_state(&self, run: &Run) -> &'static str {
-        if self.context.dispatcher.is_executing(&run.id) {
+        if self.context.dispatcher.is_executing(run.id) {
             "running"
         } else {
             run.state.as_str()
@@ -303,6 +298,7 @@ fn run_row(run: &Run, state: &str) -> Value {
         "set": run.set.short(),
         "tries": run.tries,
         "created_at": shown(run.created_at),
+        "started_at": run.started_at.map(shown),
         "ended_at": run.ended_at.map(shown),
         "due_at": run.due_at.map(shown),
         "error": run.error,

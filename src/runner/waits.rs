@@ -26,7 +26,7 @@ use super::events;
 use super::suspension::first_open;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::Timestamp;
-use crate::domain::id::{Firing, ForeignId, HandlerId, RunId};
+use crate::domain::id::{ForeignId, RunId};
 use crate::domain::payment::Payment;
 use crate::domain::run::{Run, RunEvent, RunState};
 use crate::domain::wait::{Shape, WaitFor, wanted};
@@ -116,7 +116,7 @@ impl Waits {
                 pattern.clone(),
                 paths.clone(),
                 AFTER_DIGESTS.to_owned(),
-                any_run(),
+                RunId::new(0),
             );
             range = Range::all().after(&last);
             wanted.shapes.insert(Shape { pattern, paths });
@@ -178,8 +178,7 @@ enum Row {
 }
 
 impl Row {
-    fn put(self, run: &RunId, changes: &mut Changes) {
-        let run = run.clone();
+    fn put(self, run: RunId, changes: &mut Changes) {
         match self {
             Self::Payment(id) => changes.put(&WAITS_BY_PAYMENT, &(id, run), &Mark),
             Self::Event(pattern, paths, digest) => {
@@ -189,8 +188,7 @@ impl Row {
         }
     }
 
-    fn remove(self, run: &RunId, changes: &mut Changes) {
-        let run = run.clone();
+    fn remove(self, run: RunId, changes: &mut Changes) {
         match self {
             Self::Payment(id) => changes.remove(&WAITS_BY_PAYMENT, &(id, run)),
             Self::Event(pattern, paths, digest) => {
@@ -219,14 +217,14 @@ fn rows(run: &Run) -> Vec<Row> {
 /// Adds the rows by which a run that has begun to wait is found.
 pub(super) fn add_rows(run: &Run, changes: &mut Changes) {
     for row in rows(run) {
-        row.put(&run.id, changes);
+        row.put(run.id, changes);
     }
 }
 
 /// Removes the rows of a run that waits no longer.
 pub(super) fn remove_rows(run: &Run, changes: &mut Changes) {
     for row in rows(run) {
-        row.remove(&run.id, changes);
+        row.remove(run.id, changes);
     }
 }
 
@@ -347,7 +345,7 @@ async fn wake(
         let mut changes = Changes::new();
         let mut started = Started::default();
         for (id, row) in found {
-            row.clone().remove(id, &mut changes);
+            row.clone().remove(*id, &mut changes);
             let Some(stored) = context.store.get_versioned(&RUNS, id)? else {
                 changes.require_absent(&RUNS, id);
                 continue;
@@ -405,7 +403,7 @@ fn go_on(
     if let Ok(woken) = run.state.next(RunEvent::Woken) {
         run.state = woken;
     }
-    changes.put(&OPEN_RUNS, &(run.order, run.id.clone()), &Mark);
+    changes.put(&OPEN_RUNS, &run.id, &Mark);
     changes.put(&RUNS, &run.id, run);
     Ok(Some(Ticket::of(run)))
 }
@@ -413,16 +411,7 @@ fn go_on(
 /// Wakes one run whatever it waits for.
 pub(super) async fn wake_one(context: &Context, run: &Run) -> Result<(), WaitError> {
     match rows(run).pop() {
-        Some(row) => wake(context, &[(run.id.clone(), row)], None).await,
+        Some(row) => wake(context, &[(run.id, row)], None).await,
         None => Ok(()),
     }
-}
-
-/// Some run's id: its place behind [`AFTER_DIGESTS`] does not matter.
-fn any_run() -> RunId {
-    let handler = HandlerId {
-        script: String::new(),
-        name: String::new(),
-    };
-    RunId::derive(&handler, &Firing::Event(String::new()))
 }

@@ -114,7 +114,7 @@ impl World {
     /// emitted events start.
     pub(super) fn write(&self, happening: &Happening<'_>, changes: &mut Changes) -> Started {
         let progress = self.progress();
-        progress.buffer.write(&self.run.id, changes);
+        progress.buffer.write(self.run.id, changes);
         self.context
             .firings
             .emitted(progress.buffer.emitted(), happening, changes)
@@ -143,7 +143,7 @@ impl World {
             return Ok(());
         }
         let mut changes = Changes::new();
-        progress.buffer.write(&self.run.id, &mut changes);
+        progress.buffer.write(self.run.id, &mut changes);
         let happening = self.context.waits.happening_here();
         let started =
             self.context

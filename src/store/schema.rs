@@ -35,12 +35,10 @@ pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
 /// Custom events that happen later, by when.
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
-/// Every run.
+/// Every run, in the order accepted.
 pub const RUNS: Table<RunId, Run> = Table::new("run/", 1);
 /// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
-pub const OPEN_RUNS: Table<(u64, RunId), Mark> = Table::new("run_open/", 1);
-/// Index: runs in the order accepted.
-pub const RUNS_BY_ORDER: Table<(u64, RunId), Mark> = Table::new("run_order/", 1);
+pub const OPEN_RUNS: Table<RunId, Mark> = Table::new("run_open/", 1);
 /// The journals of all runs: what one commit added, by run and the number of the first step in it.
 pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> = Table::new("step/", 1);
 

@@ -163,14 +163,14 @@ async fn a_gateway_that_cannot_be_reached_is_paid_through_once_when_it_is_back()
     let address = unplug(&mut stage).await;
     let run = daemon.runner.trigger("a", "go", None).await.unwrap();
     let waiting = eventually("the run waits for another try", || async {
-        let run = daemon.runner.run(run.as_str()).unwrap();
+        let run = daemon.runner.run(&run.to_string()).unwrap();
         (run["state"] == "retrying").then_some(run)
     })
     .await;
     let error = waiting["error"].as_str().unwrap();
     assert!(error.contains("cannot be reached"), "{error}");
     plug_in(&mut stage, address, &daemon.callbacks).await;
-    let run = daemon.closed(run.as_str()).await;
+    let run = daemon.closed(&run.to_string()).await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
     daemon.payment("one", "confirmed").await;
     assert_eq!(executed(&stage.control), [("one".into(), 1)].into());
@@ -218,7 +218,7 @@ async fn a_payment_that_the_gateway_turns_out_to_have_is_not_sent_any_more() {
     assert_eq!(deliver(&daemon.callbacks, &body).await.0, 200);
     daemon.payment("one", "confirmed").await;
     plug_in(&mut stage, address, &daemon.callbacks).await;
-    let run = daemon.closed(run.as_str()).await;
+    let run = daemon.closed(&run.to_string()).await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
     assert_eq!(requests(&stage, Operation::Withdrawal), 0);
     daemon.stop().await;

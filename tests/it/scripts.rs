@@ -189,7 +189,7 @@ async fn the_failure_of_one_payout_is_told_and_does_not_stop_the_others() {
         told.starts_with(&format!("error: {}", sent[0].foreign_id)),
         "{told}"
     );
-    let run = daemon.closed(run.unwrap().as_str()).await;
+    let run = daemon.closed(&run.unwrap().to_string()).await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
     daemon.stop().await;
 }

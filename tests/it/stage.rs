@@ -178,7 +178,7 @@ impl Running {
     /// Fires a schedule by hand and waits until the run is closed. Answers the run.
     pub async fn trigger(&self, script: &str, name: &str) -> Value {
         let run = self.runner.trigger(script, name, None).await.unwrap();
-        self.closed(run.as_str()).await
+        self.closed(&run.to_string()).await
     }
 
     /// Waits until a run is closed. Answers it with its journal.

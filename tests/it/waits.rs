@@ -49,8 +49,8 @@ schedule("pay", "0 0 1 1 *", |tick| {{
 /// Fires a schedule by hand and waits until its run waits. Answers the run's id.
 async fn suspended(daemon: &Running, script: &str, name: &str) -> String {
     let run = daemon.runner.trigger(script, name, None).await.unwrap();
-    is(daemon, run.as_str(), "waiting").await;
-    run.as_str().to_owned()
+    is(daemon, &run.to_string(), "waiting").await;
+    run.to_string()
 }
 
 /// Waits until a run is in that state. Answers it.
@@ -491,7 +491,7 @@ on("deposit.confirmed", |event| {{ emit("go", 1); }});
     let id: RunId = broken["id"].as_str().unwrap().parse().unwrap();
     daemon.stop().await;
     tampered(&stage, |_, changes| {
-        changes.put(&RUBBISH, &(id.clone(), 0), &"rubbish".to_owned());
+        changes.put(&RUBBISH, &(id, 0), &"rubbish".to_owned());
     })
     .await;
 
@@ -505,7 +505,7 @@ on("deposit.confirmed", |event| {{ emit("go", 1); }});
         };
         let parked = daemon.runner.runs(&parked).unwrap();
         let error = parked[0]["error"].as_str()?.to_owned();
-        assert_eq!(parked[0]["id"], id.as_str());
+        assert_eq!(parked[0]["id"], id.to_string());
         assert!(error.contains("journal cannot be read"), "{error}");
         Some(())
     })
@@ -513,7 +513,7 @@ on("deposit.confirmed", |event| {{ emit("go", 1); }});
     assert_eq!(shop.received("/done").len(), 1);
     daemon.stop().await;
     tampered(&stage, |store, _| {
-        let kept = store.get(&RUBBISH, &(id.clone(), 0)).unwrap();
+        let kept = store.get(&RUBBISH, &(id, 0)).unwrap();
         assert_eq!(kept.as_deref(), Some("rubbish"));
     })
     .await;

@@ -64,7 +64,7 @@ async fn a_payment_that_the_gateway_reports_before_it_is_sent_is_not_sent_any_mo
     accept(&daemon, &body).await;
 
     let simulator = simulator::start(options(&listen)).await.unwrap();
-    let run = daemon.closed(run.as_str()).await;
+    let run = daemon.closed(&run.to_string()).await;
     assert_eq!(run["state"], "succeeded", "{run:#}");
     daemon.payment("row-0", "confirmed").await;
     // Whatever was on its way has arrived.
