@@ -50,7 +50,7 @@ const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 /// Every key with a fixed name. Under `[secrets]` the operator chooses the names.
-pub const KEYS: [Key; 29] = [
+pub const KEYS: [Key; 30] = [
     key(
         "gateway.base_url",
         Kind::Text,
@@ -90,6 +90,7 @@ pub const KEYS: [Key; 29] = [
         Kind::Integer,
         "32",
     ),
+    key("scripts.limits.catch_up_per_second", Kind::Integer, "20"),
     key("store.path", Kind::Text, "\"state\""),
     key("store.cache", Kind::Text, "\"64MiB\""),
     key("admin.listen", Kind::Text, "\"127.0.0.1:8081\""),

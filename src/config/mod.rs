@@ -138,6 +138,8 @@ pub struct Limits {
     pub concurrent_runs: usize,
     /// Runs executing at once, of one script.
     pub concurrent_runs_per_script: usize,
+    /// Runs of missed slots and runs found open at a start that begin in one second.
+    pub catch_up_per_second: u64,
 }
 
 /// `[store]`: where state is kept.

@@ -110,6 +110,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         concurrent_runs: reader.integer("scripts.limits.concurrent_runs", &(1..=2_000)),
         concurrent_runs_per_script: reader
             .integer("scripts.limits.concurrent_runs_per_script", &(1..=2_000)),
+        catch_up_per_second: reader.integer("scripts.limits.catch_up_per_second", &(1..=1_000)),
     }
 }
 

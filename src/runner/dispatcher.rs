@@ -48,6 +48,12 @@ impl Ticket {
             waits: run.state == RunState::Waiting,
         }
     }
+
+    /// The same run, executed at that time at the earliest, if any.
+    pub(super) fn not_before(mut self, at: Option<Timestamp>) -> Self {
+        self.due_at = self.due_at.max(at);
+        self
+    }
 }
 
 /// Runs that a commit starts. They are handed to the dispatcher once it is durable.
@@ -452,6 +458,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             concurrent_runs: 8,
             concurrent_runs_per_script: per_script,
+            catch_up_per_second: 20,
         }
     }
 

@@ -14,6 +14,7 @@ use super::firings::{Firings, add_run};
 use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
+use super::pace::Pace;
 use super::payments::{Payments, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
 use super::waits::{self, Waits};
@@ -21,7 +22,7 @@ use super::{Context, Parts, StartError, delayed, sweep};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::{Firing, HandlerId, RunId, SetHash};
-use crate::domain::run::{Input, Run};
+use crate::domain::run::{Input, Run, RunState};
 use crate::domain::schedule::Start;
 use crate::scripting::Sources;
 use crate::store::schema::{OPEN_RUNS, RUNS};
@@ -115,6 +116,7 @@ impl Handle {
             clock: parts.clock,
             slots: Slots::new(parts.telemetry.clone()),
             waits,
+            catch_up: Pace::new(parts.limits.catch_up_per_second),
             telemetry: parts.telemetry,
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
@@ -142,13 +144,16 @@ impl Handle {
     /// When the store cannot be read; nothing was started.
     pub fn start(&self) -> Result<(), ReadError> {
         let context = &self.context;
+        let now = context.clock.now();
         let mut open = Started::default();
         let runs = context
             .store
             .scan(&OPEN_RUNS, &Range::all(), usize::MAX, Order::Ascending)?;
         for (id, _) in runs {
             if let Some(run) = context.store.get(&RUNS, &id)? {
-                open.0.push(Ticket::of(&run));
+                let is_due = run.state != RunState::Waiting && run.due_at.is_none_or(|at| at <= now);
+                let turn = is_due.then(|| context.catch_up.place(now)).flatten();
+                open.0.push(Ticket::of(&run).not_before(turn));
             }
         }
         if !open.0.is_empty() {

@@ -26,6 +26,7 @@ mod handle;
 mod intake;
 mod key_locks;
 mod once;
+mod pace;
 mod payments;
 mod slots;
 mod steps;
@@ -61,6 +62,7 @@ use dispatcher::Dispatcher;
 use firings::Firings;
 use generations::Generations;
 use key_locks::KeyLocks;
+use pace::Pace;
 use payments::Payments;
 use slots::Slots;
 use waits::Waits;
@@ -111,6 +113,7 @@ struct Context {
     dispatcher: Arc<Dispatcher>,
     slots: Slots,
     waits: Arc<Waits>,
+    catch_up: Pace,
     once_locks: KeyLocks<(String, String)>,
     address_locks: KeyLocks<(String, String, String)>,
     transaction_locks: KeyLocks<TransactionKey>,

@@ -218,6 +218,7 @@ pub(super) fn limits() -> Limits {
         timeout: Duration::from_mins(1),
         concurrent_runs: 8,
         concurrent_runs_per_script: 4,
+        catch_up_per_second: 20,
     }
 }
 
