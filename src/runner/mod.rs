@@ -13,6 +13,7 @@
 //! the next start goes on from the store through the same code. Others reach the runner through
 //! its [`Handle`].
 
+mod alerts;
 mod batch;
 mod buffer;
 mod delayed;
@@ -25,6 +26,7 @@ mod generations;
 mod handle;
 mod intake;
 mod key_locks;
+mod ledger;
 mod once;
 mod pace;
 mod payments;

@@ -1,44 +1,42 @@
 //! Slots of schedules: each gets its record and its run in one commit, and then never fires again.
+//!
+//! Knows where each schedule stands, across reloads and restarts; the planner decides about slots
+//! and the [`ledger`](super::ledger) writes them down. Woken once a second.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::Context;
-use super::dispatcher::{Started, Ticket};
-use super::firings::add_run;
-use crate::crash_point::CrashPoint;
+use super::ledger::Page;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{Overlap, ScheduleTrigger, Trigger};
-use crate::domain::id::{Firing, HandlerId, SetHash};
+use crate::domain::id::{Firing, HandlerId};
 use crate::domain::run::{Input, Lane, Run};
-use crate::domain::schedule::{Start, Verdict};
+use crate::domain::schedule::{Ahead, Schedule, SkipReason, Start, Verdict};
 use crate::scripting::ScriptSet;
-use crate::store::schema::{SCHEDULES, SLOTS, ScheduleRecord, SlotRecord};
-use crate::store::{Changes, CommitError, ReadError};
+use crate::store::schema::{SCHEDULES, ScheduleRecord};
+use crate::store::{Changes, CommitError, Order, Range, ReadError};
 use crate::telemetry::Telemetry;
 use crate::triggers::planner::{Expectation, Plan, PlannedSlot, Planner};
 
 /// What is known of the schedules of the current set.
 #[derive(Debug)]
-pub(super) struct Slots(Mutex<State>);
+pub(super) struct Slots {
+    state: Mutex<State>,
+    /// Held while slots are settled: two at once would count what is skipped wrongly.
+    turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug)]
 struct State {
     planner: Planner,
-    /// The set that `settled` is of.
-    set: Option<SetHash>,
-    settled: BTreeMap<HandlerId, Settled>,
-}
-
-/// Where a schedule stands.
-#[derive(Debug, Clone, Copy)]
-struct Settled {
-    until: Timestamp,
-    /// Slots skipped since the last one that ran.
-    skipped: u64,
+    /// The set that `standing` is of.
+    set: Option<Arc<ScriptSet>>,
+    /// As in the store.
+    standing: BTreeMap<HandlerId, ScheduleRecord>,
 }
 
 /// Why slots could not be recorded.
@@ -50,26 +48,31 @@ pub(super) enum SlotError {
     /// The store cannot read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The daemon ends; the slots are found again at the next start.
+    #[error("the slots of a stretch were not counted")]
+    Uncounted,
 }
 
 impl Slots {
     pub(super) fn new(telemetry: Telemetry) -> Self {
-        Self(Mutex::new(State {
-            planner: Planner::new(telemetry),
-            set: None,
-            settled: BTreeMap::new(),
-        }))
+        Self {
+            state: Mutex::new(State {
+                planner: Planner::new(telemetry),
+                set: None,
+                standing: BTreeMap::new(),
+            }),
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
-    /// Fires every slot that is due. Called once a second, by one task.
+    /// Fires every slot that is due. Called once a second.
     pub(super) async fn wake(&self, context: &Context) -> Result<(), SlotError> {
+        let _turn = self.turn.lock().await;
         let set = context.generations.current();
         let now = context.clock.now();
-        if let Some(first_seen) = self.take_up(context, &set, now)? {
-            context.store.commit(first_seen).await?;
-        }
+        self.take_up(context, &set, now).await?;
         let mut settled = Ok(());
-        for plan in self.plan(context, &set, now) {
+        for plan in self.plan(context, &set, now, |_, _| true) {
             // One schedule that cannot be settled holds up no other.
             let one = self.settle(context, &set, plan, now).await;
             settled = settled.and(one);
@@ -77,55 +80,159 @@ impl Slots {
         settled
     }
 
-    /// After a reload or a start: finds out where each schedule stands. Answers records for the
-    /// schedules that were never seen before: they begin now.
-    fn take_up(
+    /// After a reload or a start: brings the ledger of every schedule up to now, and finds out
+    /// where the schedules of the new set stand.
+    ///
+    /// # Design
+    ///
+    /// - Slots due before a reload was noticed are fired on the scripts in use until then.
+    /// - A schedule that went on as it was before a downtime has missed its slots: its policy
+    ///   decides, at the next wake-up.
+    /// - One that was changed or removed while the daemon was down has missed them too, but what
+    ///   does not exist any more is never run: they are skipped.
+    /// - Slots between the time at which a schedule left the set and the time at which it came
+    ///   back are skipped as never loaded.
+    ///
+    /// Every part of this is safe to do again when it was done in part.
+    async fn take_up(
+        &self,
+        context: &Context,
+        set: &Arc<ScriptSet>,
+        now: Timestamp,
+    ) -> Result<(), SlotError> {
+        let before = self.state().set.clone();
+        if before
+            .as_ref()
+            .is_some_and(|before| before.hash() == set.hash())
+        {
+            return Ok(());
+        }
+        if let Some(before) = before {
+            let ends = |id: &HandlerId, trigger: &ScheduleTrigger| {
+                schedule(set, id).is_none_or(|now| now.schedule != trigger.schedule)
+            };
+            for plan in self.plan(context, &before, now, ends) {
+                self.settle(context, &before, plan, now).await?;
+            }
+        }
+        let mut standing = BTreeMap::new();
+        let mut changes = Changes::new();
+        for (id, known) in
+            context
+                .store
+                .scan(&SCHEDULES, &Range::all(), usize::MAX, Order::Ascending)?
+        {
+            let trigger = schedule(set, &id);
+            let after = self
+                .brought_up(context, &id, known.clone(), trigger, now)
+                .await?;
+            if after != known {
+                changes.put(&SCHEDULES, &id, &after);
+            }
+            if trigger.is_some() {
+                standing.insert(id, after);
+            }
+        }
+        for (id, trigger) in schedules(set) {
+            if !standing.contains_key(id) {
+                let new = new_record(trigger, now);
+                changes.put(&SCHEDULES, id, &new);
+                standing.insert(id.clone(), new);
+            }
+        }
+        if !changes.is_empty() {
+            context.store.commit(changes).await?;
+        }
+        let mut state = self.state();
+        state.standing = standing;
+        state.set = Some(Arc::clone(set));
+        Ok(())
+    }
+
+    /// Where a known schedule stands now that `trigger` is what its script says of it.
+    async fn brought_up(
+        &self,
+        context: &Context,
+        id: &HandlerId,
+        known: ScheduleRecord,
+        trigger: Option<&ScheduleTrigger>,
+        now: Timestamp,
+    ) -> Result<ScheduleRecord, SlotError> {
+        let text = trigger.map(|trigger| trigger.schedule.to_string());
+        let is_same = text.as_ref().is_none_or(|text| *text == known.schedule);
+        let reason = match (known.left_at, &text) {
+            (None, Some(_)) if is_same => return Ok(known),
+            (Some(_), None) => return Ok(known),
+            (None, _) => SkipReason::Missed,
+            (Some(_), Some(_)) => SkipReason::NeverLoaded,
+        };
+        let mut after = self.pass_over(context, id, known, now, reason).await?;
+        after.catching_up = false;
+        after.left_at = text.is_none().then_some(now);
+        // A new schedule begins now, also when the clock was ahead and is set right; the one that
+        // goes on never returns to slots that have their records.
+        after.settled_until = if is_same {
+            after.settled_until.max(now)
+        } else {
+            now
+        };
+        if let Some(text) = text {
+            after.schedule = text;
+        }
+        Ok(after)
+    }
+
+    /// Skips every slot of a schedule up to now. On disk when this returns.
+    async fn pass_over(
+        &self,
+        context: &Context,
+        id: &HandlerId,
+        mut standing: ScheduleRecord,
+        now: Timestamp,
+        reason: SkipReason,
+    ) -> Result<ScheduleRecord, SlotError> {
+        // A text that cannot be read is of another version of Bursar: nothing can be expected.
+        let Some(schedule) = Schedule::of_text(&standing.schedule) else {
+            return Ok(standing);
+        };
+        loop {
+            let since = standing.settled_until;
+            let plan = self
+                .state()
+                .planner
+                .pass_over(id, &schedule, since, now, reason);
+            if plan.slots.is_empty() {
+                return Ok(standing);
+            }
+            let page = Page::open(context, id, standing, now)?;
+            standing = write(page, &schedule, &plan, |_, _, _| None).await?;
+        }
+    }
+
+    /// What to do about the schedules of a set that are `wanted`.
+    fn plan(
         &self,
         context: &Context,
         set: &ScriptSet,
         now: Timestamp,
-    ) -> Result<Option<Changes>, ReadError> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.set.as_ref() == Some(set.hash()) {
-            return Ok(None);
-        }
-        let mut settled = BTreeMap::new();
-        let mut changes = Changes::new();
-        for (id, trigger) in schedules(set) {
-            let text = trigger.schedule.to_string();
-            let known = context
-                .store
-                .get(&SCHEDULES, id)?
-                .filter(|record| record.schedule == text);
-            let until = known.as_ref().map_or(now, |record| record.settled_until);
-            if known.is_none() {
-                let record = ScheduleRecord {
-                    schedule: text,
-                    settled_until: now,
-                };
-                changes.put(&SCHEDULES, id, &record);
-            }
-            let skipped = state.settled.get(id).map_or(0, |known| known.skipped);
-            settled.insert(id.clone(), Settled { until, skipped });
-        }
-        state.settled = settled;
-        state.set = Some(set.hash().clone());
-        Ok((!changes.is_empty()).then_some(changes))
-    }
-
-    fn plan(&self, context: &Context, set: &ScriptSet, now: Timestamp) -> Vec<Plan> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted: impl Fn(&HandlerId, &ScheduleTrigger) -> bool,
+    ) -> Vec<Plan> {
+        let mut state = self.state();
         let State {
-            planner, settled, ..
+            planner, standing, ..
         } = &mut *state;
         let expectations = schedules(set).filter_map(|(handler, trigger)| {
-            let settled = settled.get(handler)?;
-            Some(Expectation {
+            let standing = standing.get(handler)?;
+            let open = context.dispatcher.has_open_run(handler);
+            wanted(handler, trigger).then_some(Expectation {
                 handler,
                 trigger,
-                after: settled.until,
-                previous_run_open: context.dispatcher.has_open_run(handler),
-                skipped_before: settled.skipped,
+                after: standing.settled_until,
+                ahead: match (open, standing.catching_up) {
+                    (false, _) => Ahead::Nothing,
+                    (true, false) => Ahead::Run,
+                    (true, true) => Ahead::CatchUp,
+                },
             })
         });
         planner.plan(now, Instant::now(), expectations)
@@ -139,64 +246,74 @@ impl Slots {
         plan: Plan,
         now: Timestamp,
     ) -> Result<(), SlotError> {
-        let Some((_, trigger)) = schedules(set).find(|(id, _)| **id == plan.handler) else {
+        let standing = self.state().standing.get(&plan.handler).cloned();
+        let (Some(trigger), Some(mut standing)) = (schedule(set, &plan.handler), standing) else {
             return Ok(());
         };
-        let mut changes = Changes::new();
-        let (mut runs, mut settled) = (Vec::new(), Vec::new());
-        let mut skipped = self.skipped(&plan.handler);
-        let mut until = plan.omitted.map_or(now, |(_, until)| until);
-        for planned in &plan.slots {
-            until = planned.slot;
-            let key = (plan.handler.clone(), planned.slot);
-            // The schedule was changed, or its clock set back: a slot that has a record is over.
-            if context.store.get(&SLOTS, &key)?.is_some() {
-                continue;
-            }
-            settled.push(*planned);
-            let run = start(planned).map(|(start, queued)| {
-                make_run(context, set, &plan.handler, trigger, planned, start, queued)
-            });
-            skipped = if run.is_some() {
-                0
-            } else {
-                skipped.saturating_add(1)
+        standing.catching_up = plan.catching_up;
+        let page = Page::open(context, &plan.handler, standing, now)?;
+        let start = |planned: &PlannedSlot, late, missed_before| {
+            let start = Start {
+                late,
+                missed_before,
             };
-            changes.require_absent(&SLOTS, &key);
-            changes.put(&SLOTS, &key, &slot_record(planned, run.as_ref(), now));
-            if let Some(run) = run {
-                add_run(&run, &mut changes);
-                runs.push(run);
-            }
-        }
-        let record = ScheduleRecord {
-            schedule: trigger.schedule.to_string(),
-            settled_until: until,
+            Some(make_run(
+                context,
+                set,
+                &plan.handler,
+                trigger,
+                planned,
+                start,
+            ))
         };
-        changes.put(&SCHEDULES, &plan.handler, &record);
-        context.store.commit(changes).await?;
-        CrashPoint::SlotRecorded.pass();
-        for planned in settled {
-            let record = verdict_word(planned.verdict);
-            context
-                .telemetry
-                .slot_settled(&plan.handler, planned.slot, record);
-        }
-        self.remember(&plan.handler, Settled { until, skipped });
-        context
-            .dispatcher
-            .enqueue(Started(runs.iter().map(Ticket::of).collect()));
+        let standing = write(page, &trigger.schedule, &plan, start).await?;
+        self.state().standing.insert(plan.handler, standing);
         Ok(())
     }
 
-    fn skipped(&self, handler: &HandlerId) -> u64 {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.settled.get(handler).map_or(0, |known| known.skipped)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn remember(&self, handler: &HandlerId, settled: Settled) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.settled.insert(handler.clone(), settled);
+/// Writes a plan down. `start` makes the run of a slot, knowing whether it is late and how many
+/// slots were skipped before it. On disk when this returns.
+async fn write(
+    mut page: Page<'_>,
+    schedule: &Schedule,
+    plan: &Plan,
+    start: impl Fn(&PlannedSlot, bool, u64) -> Option<Run>,
+) -> Result<ScheduleRecord, SlotError> {
+    if let Some(omitted) = plan.omitted
+        && !page.omitted(schedule, omitted).await?
+    {
+        // The rest is planned anew, from there on.
+        return page.commit().await;
+    }
+    for planned in &plan.slots {
+        if page.has(planned.slot)? {
+            page.standing.settled_until = planned.slot;
+            continue;
+        }
+        match planned.verdict {
+            Verdict::Skip(reason) => page.skipped(planned.slot, reason),
+            Verdict::Run { late } | Verdict::Queue { late } => {
+                if let Some(run) = start(planned, late, page.standing.skipped) {
+                    page.ran(planned.slot, late, run);
+                }
+            }
+        }
+    }
+    page.commit().await
+}
+
+fn new_record(trigger: &ScheduleTrigger, now: Timestamp) -> ScheduleRecord {
+    ScheduleRecord {
+        schedule: trigger.schedule.to_string(),
+        settled_until: now,
+        skipped: 0,
+        catching_up: false,
+        left_at: None,
     }
 }
 
@@ -208,6 +325,12 @@ pub(super) fn schedules(set: &ScriptSet) -> impl Iterator<Item = (&HandlerId, &S
             Trigger::Schedule(trigger) => Some((&handler.id, trigger)),
             Trigger::Event(_) => None,
         })
+}
+
+/// The schedule of that handler in a set.
+fn schedule<'a>(set: &'a ScriptSet, wanted: &HandlerId) -> Option<&'a ScheduleTrigger> {
+    let (_, trigger) = schedules(set).find(|(id, _)| *id == wanted)?;
+    Some(trigger)
 }
 
 /// What a handler is given for a slot.
@@ -228,14 +351,6 @@ pub(super) fn tick(
     })
 }
 
-const fn start(planned: &PlannedSlot) -> Option<(Start, bool)> {
-    match planned.verdict {
-        Verdict::Run(start) => Some((start, false)),
-        Verdict::Queue(start) => Some((start, true)),
-        Verdict::Skip(_) => None,
-    }
-}
-
 fn make_run(
     context: &Context,
     set: &ScriptSet,
@@ -243,7 +358,6 @@ fn make_run(
     trigger: &ScheduleTrigger,
     planned: &PlannedSlot,
     start: Start,
-    queued: bool,
 ) -> Run {
     let now = context.clock.now();
     let mut run = Run::queued(
@@ -254,29 +368,12 @@ fn make_run(
         context.firings.next_order(),
         now,
     );
-    run.due_at = (planned.not_before > now).then_some(planned.not_before);
+    let jitter = (planned.not_before > now).then_some(planned.not_before);
+    let turn = start.late.then(|| context.catch_up.place(now)).flatten();
+    run.due_at = jitter.max(turn);
     // Slots that wait for each other share a lane, and so do those they wait for.
+    let queued = matches!(planned.verdict, Verdict::Queue { .. });
     let shares = queued || trigger.overlap != Overlap::Allow;
     run.lane = shares.then(|| Lane::Schedule(handler.clone()));
     run
-}
-
-fn slot_record(planned: &PlannedSlot, run: Option<&Run>, at: Timestamp) -> SlotRecord {
-    SlotRecord {
-        verdict: verdict_word(planned.verdict).to_owned(),
-        reason: match planned.verdict {
-            Verdict::Skip(reason) => Some(reason.as_str().to_owned()),
-            Verdict::Run(_) | Verdict::Queue(_) => None,
-        },
-        run: run.map(|run| run.id),
-        at,
-    }
-}
-
-const fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Run(start) | Verdict::Queue(start) if start.late => "late",
-        Verdict::Run(_) | Verdict::Queue(_) => "ran",
-        Verdict::Skip(_) => "skipped",
-    }
 }

@@ -14,6 +14,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::payment::Payment;
 use crate::domain::run::{JournalEntry, Run};
+use crate::domain::schedule::Stretch;
 
 /// Every payment, by its key.
 pub const PAYMENTS: Table<ForeignId, Payment> = Table::new("payment/", 1);
@@ -159,9 +160,18 @@ pub struct ScheduleRecord {
     pub schedule: String,
     /// The instant up to which every slot has its record.
     pub settled_until: Timestamp,
+    /// Slots skipped since the last one that ran.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Whether later slots were due when the last one was recorded, and wait for its run.
+    #[serde(default)]
+    pub catching_up: bool,
+    /// When its script left the set in use; `None` while the schedule is in it.
+    #[serde(default)]
+    pub left_at: Option<Timestamp>,
 }
 
-/// What became of a slot.
+/// What became of a slot, or of a whole stretch of skipped ones; that is kept under its last slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRecord {
     /// `ran`, `late` or `skipped`.
@@ -172,6 +182,9 @@ pub struct SlotRecord {
     pub run: Option<RunId>,
     /// When this was decided.
     pub at: Timestamp,
+    /// The slots, when there are several.
+    #[serde(default)]
+    pub stretch: Option<Stretch>,
 }
 
 /// A script set: where its sources are.

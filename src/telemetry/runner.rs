@@ -154,12 +154,13 @@ impl Telemetry {
         tracing::error!("the scripts were not loaded, the ones before go on\n{text}");
     }
 
-    /// A slot has its record.
-    pub fn slot_settled(&self, handler: &HandlerId, slot: Timestamp, record: &str) {
+    /// `count` slots have their record; `slot` is the last of them.
+    pub fn slots_settled(&self, handler: &HandlerId, slot: Timestamp, count: u64, record: &str) {
         let counter = &self.metrics().slots_total;
-        counter.with_label_values(&[record]).inc();
+        counter.with_label_values(&[record]).inc_by(count);
         match record {
-            "skipped" => tracing::warn!(%handler, %slot, "slot skipped"),
+            "skipped" if count == 1 => tracing::warn!(%handler, %slot, "slot skipped"),
+            "skipped" => tracing::warn!(%handler, last = %slot, count, "slots skipped"),
             record => tracing::info!(%handler, %slot, record, "slot fired"),
         }
     }

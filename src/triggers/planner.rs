@@ -13,16 +13,17 @@ use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::handler::ScheduleTrigger;
+use crate::domain::handler::{Missed, ScheduleTrigger};
 use crate::domain::id::HandlerId;
-use crate::domain::schedule::{Schedule, Verdict, decide, jitter_delay};
+use crate::domain::schedule::{Ahead, Schedule, SkipReason, Slots, Verdict, decide, jitter_delay};
 use crate::telemetry::Telemetry;
 
 /// How late a slot may be noticed and still count as in time.
 pub const LATE_AFTER: Duration = Duration::from_mins(1);
 
-/// The most slots of one schedule that one wake-up decides about. Each becomes a durable record;
-/// of more, the oldest are left out and reported as one stretch.
+/// The most slots of one schedule that one wake-up decides about. Each becomes a durable record.
+/// Of more, the next wake-up decides about the rest when all are to run; otherwise the oldest, all
+/// of them missed, are recorded as one stretch.
 pub const MAX_SLOTS: usize = 1000;
 
 /// A difference between the machine's clock and the monotonic one that is worth a warning.
@@ -37,10 +38,8 @@ pub struct Expectation<'a> {
     pub trigger: &'a ScheduleTrigger,
     /// The last slot that has a record; without one, the instant the schedule was first seen.
     pub after: Timestamp,
-    /// Whether a run of an earlier slot has not ended, or waits in the queue.
-    pub previous_run_open: bool,
-    /// How many slots were skipped since the last one that ran.
-    pub skipped_before: u64,
+    /// The run of an earlier slot that has not ended, or waits in the queue.
+    pub ahead: Ahead,
 }
 
 /// What to do about one schedule at this wake-up.
@@ -48,11 +47,24 @@ pub struct Expectation<'a> {
 pub struct Plan {
     /// Whose schedule.
     pub handler: HandlerId,
-    /// Every slot in (after, second instant] was left out, see [`MAX_SLOTS`]. To be recorded as
-    /// skipped in one go.
-    pub omitted: Option<(Timestamp, Timestamp)>,
+    /// What was left out, see [`MAX_SLOTS`].
+    pub omitted: Option<Omitted>,
     /// The due slots in ascending order.
     pub slots: Vec<PlannedSlot>,
+    /// Whether later slots are due too, and the last run of this plan is a late one that they
+    /// wait for; see [`Ahead::CatchUp`].
+    pub catching_up: bool,
+}
+
+/// Slots that are skipped as one stretch: every one in (`after`, `until`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Omitted {
+    /// The instant before the first.
+    pub after: Timestamp,
+    /// The end.
+    pub until: Timestamp,
+    /// Why.
+    pub reason: SkipReason,
 }
 
 /// One due slot.
@@ -118,33 +130,57 @@ impl Planner {
         plans
     }
 
+    /// The plan for slots of a schedule that nothing could fire: all in (`after`, `until`] are
+    /// skipped for that reason.
+    #[must_use]
+    pub fn pass_over(
+        &self,
+        handler: &HandlerId,
+        schedule: &Schedule,
+        after: Timestamp,
+        until: Timestamp,
+        reason: SkipReason,
+    ) -> Plan {
+        let found = schedule.slots(after, until, MAX_SLOTS);
+        let skipped = |slot| PlannedSlot {
+            slot,
+            verdict: Verdict::Skip(reason),
+            not_before: slot,
+        };
+        Plan {
+            handler: handler.clone(),
+            omitted: self.omitted(handler, &found, reason),
+            slots: found.instants.into_iter().map(skipped).collect(),
+            catching_up: false,
+        }
+    }
+
     fn decide(&self, now: Timestamp, expectation: &Expectation<'_>) -> Plan {
         let Expectation {
-            handler, trigger, ..
+            handler,
+            trigger,
+            after,
+            ahead,
         } = *expectation;
-        let found = trigger.schedule.slots(expectation.after, now, MAX_SLOTS);
-        if let Some((after, until)) = found.omitted {
-            self.telemetry.slots_omitted(handler, after, until);
-        }
-        let mut decisions = decide(
+        let (found, more) = if trigger.missed == Missed::All {
+            let (instants, more) = trigger.schedule.oldest(after, now, MAX_SLOTS);
+            let omitted = None;
+            (Slots { instants, omitted }, more)
+        } else {
+            (trigger.schedule.slots(after, now, MAX_SLOTS), false)
+        };
+        let decisions = decide(
             &found.instants,
             now,
             trigger.missed,
             trigger.overlap,
-            expectation.previous_run_open,
+            ahead,
             LATE_AFTER,
         );
-        let first_start = decisions
-            .iter_mut()
-            .find_map(|decision| match &mut decision.verdict {
-                Verdict::Run(start) | Verdict::Queue(start) => Some(start),
-                Verdict::Skip(_) => None,
-            });
-        if let Some(start) = first_start {
-            start.missed_before = start
-                .missed_before
-                .saturating_add(expectation.skipped_before);
-        }
+        let last_start = decisions
+            .iter()
+            .rev()
+            .find_map(|decision| decision.verdict.starts());
         let slots = decisions
             .into_iter()
             .map(|decision| PlannedSlot {
@@ -155,9 +191,20 @@ impl Planner {
             .collect();
         Plan {
             handler: handler.clone(),
-            omitted: found.omitted,
+            omitted: self.omitted(handler, &found, SkipReason::Missed),
             slots,
+            catching_up: more && last_start.unwrap_or(ahead == Ahead::CatchUp),
         }
+    }
+
+    fn omitted(&self, handler: &HandlerId, found: &Slots, reason: SkipReason) -> Option<Omitted> {
+        let (after, until) = found.omitted?;
+        self.telemetry.slots_omitted(handler, after, until);
+        Some(Omitted {
+            after,
+            until,
+            reason,
+        })
     }
 
     fn watch_the_clock(&mut self, now: Timestamp, read_at: Instant) {
@@ -190,8 +237,7 @@ impl Due {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::handler::{Missed, Overlap};
-    use crate::domain::schedule::{SkipReason, Start};
+    use crate::domain::handler::Overlap;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -213,10 +259,7 @@ mod tests {
         }
     }
 
-    const IN_TIME: Verdict = Verdict::Run(Start {
-        late: false,
-        missed_before: 0,
-    });
+    const IN_TIME: Verdict = Verdict::Run { late: false };
 
     /// A planner whose runner records every decision at once, and its two clocks.
     struct World {
@@ -224,7 +267,6 @@ mod tests {
         trigger: ScheduleTrigger,
         after: Timestamp,
         monotonic: Instant,
-        skipped_before: u64,
     }
 
     impl World {
@@ -234,7 +276,6 @@ mod tests {
                 trigger,
                 after: at(after),
                 monotonic: Instant::now(),
-                skipped_before: 0,
             }
         }
 
@@ -246,8 +287,7 @@ mod tests {
                 handler: &handler,
                 trigger: &self.trigger,
                 after: self.after,
-                previous_run_open: false,
-                skipped_before: self.skipped_before,
+                ahead: Ahead::Nothing,
             };
             let plans = self.planner.plan(at(now), self.monotonic, [expectation]);
             let slots: Vec<PlannedSlot> = plans.into_iter().flat_map(|plan| plan.slots).collect();
@@ -309,16 +349,12 @@ mod tests {
         );
         assert_eq!(world.wake("2026-11-22T09:30:01Z"), []);
         let skipped = Verdict::Skip(SkipReason::Missed);
-        let after_two = Verdict::Run(Start {
-            late: false,
-            missed_before: 2,
-        });
         assert_eq!(
             world.wake("2026-11-22T12:00:30Z"),
             [
                 (at("2026-11-22T10:00:00Z"), skipped),
                 (at("2026-11-22T11:00:00Z"), skipped),
-                (at("2026-11-22T12:00:00Z"), after_two),
+                (at("2026-11-22T12:00:00Z"), IN_TIME),
             ]
         );
         assert_eq!(world.jumps(), 1);
@@ -361,23 +397,59 @@ mod tests {
     }
 
     #[test]
-    fn what_was_skipped_before_is_told_to_the_first_run_only() {
-        let mut world = World::new(
-            trigger("0 * * * *", "UTC", Missed::All),
-            "2026-11-22T09:30:00Z",
+    fn all_missed_slots_are_planned_oldest_first_over_several_wake_ups() {
+        let trigger = trigger("* * * * *", "UTC", Missed::All);
+        let handler = handler();
+        let mut planner = Planner::new(Telemetry::default());
+        let now = at("2026-11-23T10:00:00Z");
+        let mut after = at("2026-11-22T00:00:00Z");
+        let mut ahead = Ahead::Nothing;
+        let mut verdicts = Vec::new();
+        let mut lengths = Vec::new();
+        for more in [true, true, false] {
+            let expectation = Expectation {
+                handler: &handler,
+                trigger: &trigger,
+                after,
+                ahead,
+            };
+            let [plan] = planner
+                .plan(now, Instant::now(), [expectation])
+                .try_into()
+                .unwrap();
+            assert_eq!((plan.omitted, plan.catching_up), (None, more));
+            after = plan.slots.last().unwrap().slot;
+            ahead = Ahead::CatchUp;
+            lengths.push(plan.slots.len());
+            verdicts.extend(plan.slots.iter().map(|planned| planned.verdict));
+        }
+        assert_eq!(lengths, [MAX_SLOTS, MAX_SLOTS, 40]);
+        assert_eq!(after, now);
+        assert_eq!(verdicts[0], Verdict::Run { late: true });
+        // The grace of a minute: the last two are in time, and wait as well.
+        let (late, in_time) = verdicts[1..].split_at(verdicts.len() - 3);
+        assert!(
+            late.iter()
+                .all(|verdict| *verdict == Verdict::Queue { late: true })
         );
-        world.skipped_before = 4;
-        let start = |late, missed_before| Start {
-            late,
-            missed_before,
-        };
-        assert_eq!(
-            world.wake("2026-11-22T11:00:00Z"),
-            [
-                (at("2026-11-22T10:00:00Z"), Verdict::Run(start(true, 4))),
-                (at("2026-11-22T11:00:00Z"), Verdict::Queue(start(false, 0))),
-            ]
-        );
+        let waiting = Verdict::Queue { late: false };
+        let open = Verdict::Skip(SkipReason::Overlap);
+        assert_eq!(in_time, [waiting, open]);
+    }
+
+    #[test]
+    fn what_nothing_could_fire_is_passed_over() {
+        let planner = Planner::new(Telemetry::default());
+        let schedule = Schedule::parse("* * * * *", "UTC").unwrap();
+        let (after, until) = (at("2026-11-22T00:00:00Z"), at("2026-11-23T00:00:00Z"));
+        let reason = SkipReason::NeverLoaded;
+        let plan = planner.pass_over(&handler(), &schedule, after, until, reason);
+        let omitted = plan.omitted.unwrap();
+        assert_eq!((omitted.after, omitted.reason), (after, reason));
+        assert_eq!(plan.slots.len(), MAX_SLOTS);
+        assert!(plan.slots[0].slot > omitted.until);
+        let skipped = Verdict::Skip(reason);
+        assert!(plan.slots.iter().all(|planned| planned.verdict == skipped));
     }
 
     #[test]
@@ -389,8 +461,7 @@ mod tests {
             handler: &handler,
             trigger: &trigger,
             after: at("2026-01-01T00:00:00Z"),
-            previous_run_open: false,
-            skipped_before: 0,
+            ahead: Ahead::Nothing,
         };
         let telemetry = Telemetry::default();
         let mut planner = Planner::new(telemetry.clone());
@@ -402,7 +473,11 @@ mod tests {
         assert_eq!(plan.slots.len(), MAX_SLOTS);
         assert_eq!(
             plan.omitted,
-            Some((expectation.after, now - TimeDelta::seconds(1000)))
+            Some(Omitted {
+                after: expectation.after,
+                until: now - TimeDelta::seconds(1000),
+                reason: SkipReason::Missed
+            })
         );
         for planned in &plan.slots {
             let delay = planned.not_before - planned.slot;

@@ -24,6 +24,7 @@
 
 mod decision;
 mod expression;
+mod stretch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,8 +37,9 @@ use croner::Cron;
 use super::clock::Timestamp;
 use super::id::{HandlerId, digest};
 
-pub use decision::{SkipReason, SlotDecision, Start, Verdict, decide};
+pub use decision::{Ahead, SkipReason, SlotDecision, Start, Verdict, decide};
 pub use expression::ScheduleError;
+pub use stretch::Stretch;
 
 /// The longest skipped stretch of local time after which a time of day still fires. Longer ones
 /// are whole days that a zone left out when it crossed the date line: nobody was there.
@@ -132,6 +134,28 @@ impl Schedule {
             instants: self.first_slots(fits, until, limit),
             omitted: Some((after, fits)),
         }
+    }
+
+    /// The slots in (`after`, `until`], oldest first and at most `limit` of them, and whether there
+    /// are more.
+    #[must_use]
+    pub fn oldest(
+        &self,
+        after: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> (Vec<Timestamp>, bool) {
+        let mut slots = self.first_slots(after, until, limit.saturating_add(1));
+        let more = slots.len() > limit;
+        slots.truncate(limit);
+        (slots, more)
+    }
+
+    /// The schedule whose text this is, as `to_string` gives it; `None` for what is no such text.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        let (expression, zone) = text.rsplit_once(' ')?;
+        Self::parse(expression, zone).ok()
     }
 
     /// The slot's date in the schedule's zone, `YYYY-MM-DD`.
