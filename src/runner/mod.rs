@@ -30,6 +30,7 @@ mod ledger;
 mod once;
 mod pace;
 mod payments;
+mod slot_history;
 mod slots;
 mod steps;
 mod suspension;

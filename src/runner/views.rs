@@ -41,6 +41,9 @@ pub enum ViewError {
         /// What was asked for.
         id: String,
     },
+    /// No schedule has that name, or several have it; says which there are.
+    #[error("{0}")]
+    Schedule(String),
     /// The store cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

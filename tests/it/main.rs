@@ -13,6 +13,8 @@ mod dev;
 mod docs;
 mod fates;
 mod kit;
+#[cfg(test)]
+mod ledger;
 mod limits;
 mod payments;
 mod payouts;

@@ -69,6 +69,19 @@ pub(super) async fn schedules(State(admin): State<Admin>) -> Shown {
     view(admin, Handle::schedules).await
 }
 
+pub(super) async fn slot_history(
+    State(admin): State<Admin>,
+    name: Named,
+    RawQuery(query): RawQuery,
+) -> Shown {
+    let Path(name) = name?;
+    let filter = filters::read(List::Slots, query.as_deref())?;
+    view(admin, move |handle| {
+        handle.slot_history(&name, filter.limit)
+    })
+    .await
+}
+
 pub(super) async fn scripts(State(admin): State<Admin>) -> Shown {
     view(admin, |handle| Ok(handle.scripts())).await
 }
@@ -81,7 +94,9 @@ where
     let Admin { handle, telemetry } = admin;
     match tokio::task::spawn_blocking(move || ask(&handle)).await {
         Ok(Ok(value)) => Ok(Json(value)),
-        Ok(Err(error @ ViewError::NotFound { .. })) => Err(Failure::not_found(error.to_string())),
+        Ok(Err(error @ (ViewError::NotFound { .. } | ViewError::Schedule(_)))) => {
+            Err(Failure::not_found(error.to_string()))
+        }
         Ok(Err(ViewError::Read(error))) => {
             telemetry.admin_request_failed(&error);
             Err(Failure::internal())

@@ -24,6 +24,8 @@ pub(super) enum List {
     Payments,
     /// By `kind`.
     Callbacks,
+    /// By nothing.
+    Slots,
 }
 
 impl List {
@@ -31,6 +33,7 @@ impl List {
         match self {
             Self::Runs | Self::Payments => &["limit", "state", "script"],
             Self::Callbacks => &["limit", "kind"],
+            Self::Slots => &["limit"],
         }
     }
 
@@ -38,7 +41,7 @@ impl List {
         match self {
             Self::Runs => RunState::ALL.map(RunState::as_str).to_vec(),
             Self::Payments => State::ALL.map(State::as_str).to_vec(),
-            Self::Callbacks => Vec::new(),
+            Self::Callbacks | Self::Slots => Vec::new(),
         }
     }
 }

@@ -54,6 +54,7 @@ pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> R
         .route("/callbacks", get(api::callbacks))
         .route("/callbacks/{*id}", get(api::callback))
         .route("/schedules", get(api::schedules))
+        .route("/schedules/history/{*name}", get(api::slot_history))
         .route("/scripts", get(api::scripts))
         .route("/trigger", post(api::trigger))
         .route("/backup", post(api::backup));
