@@ -22,6 +22,10 @@ use crate::store::{Changes, CommitError, Order, Range, ReadError};
 use crate::telemetry::Telemetry;
 use crate::triggers::planner::{Expectation, Plan, PlannedSlot, Planner};
 
+/// How often one wake-up goes on with schedules that have more slots due than fit one commit; the
+/// next wake-up goes on with the rest.
+const ROUNDS: usize = 4;
+
 /// What is known of the schedules of the current set.
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -71,13 +75,20 @@ impl Slots {
         let set = context.generations.current();
         let now = context.clock.now();
         self.take_up(context, &set, now).await?;
-        let mut settled = Ok(());
-        for plan in self.plan(context, &set, now, |_, _| true) {
-            // One schedule that cannot be settled holds up no other.
-            let one = self.settle(context, &set, plan, now).await;
-            settled = settled.and(one);
+        for _ in 0..ROUNDS {
+            let plans = self.plan(context, &set, now, |_, _| true);
+            if plans.is_empty() {
+                break;
+            }
+            let mut settled = Ok(());
+            for plan in plans {
+                // One schedule that cannot be settled holds up no other.
+                let one = self.settle(context, &set, plan, now).await;
+                settled = settled.and(one);
+            }
+            settled?;
         }
-        settled
+        Ok(())
     }
 
     /// After a reload or a start: brings the ledger of every schedule up to now, and finds out

@@ -21,10 +21,13 @@ use crate::telemetry::Telemetry;
 /// How late a slot may be noticed and still count as in time.
 pub const LATE_AFTER: Duration = Duration::from_mins(1);
 
-/// The most slots of one schedule that one wake-up decides about. Each becomes a durable record.
-/// Of more, the next wake-up decides about the rest when all are to run; otherwise the oldest, all
-/// of them missed, are recorded as one stretch.
+/// The most slots of one schedule that get a durable record each. Of more, the oldest, all of them
+/// missed, are recorded as one stretch.
 pub const MAX_SLOTS: usize = 1000;
+
+/// The most slots of one plan when all are to run, since slots with runs make much larger commits.
+/// None is left out: the next plan goes on with the rest.
+pub const MAX_RUNS: usize = 250;
 
 /// A difference between the machine's clock and the monotonic one that is worth a warning.
 const JUMP: TimeDelta = TimeDelta::minutes(1);
@@ -163,7 +166,7 @@ impl Planner {
             ahead,
         } = *expectation;
         let (found, more) = if trigger.missed == Missed::All {
-            let (instants, more) = trigger.schedule.oldest(after, now, MAX_SLOTS);
+            let (instants, more) = trigger.schedule.oldest(after, now, MAX_RUNS);
             let omitted = None;
             (Slots { instants, omitted }, more)
         } else {
@@ -397,11 +400,11 @@ mod tests {
     }
 
     #[test]
-    fn all_missed_slots_are_planned_oldest_first_over_several_wake_ups() {
+    fn all_missed_slots_are_planned_oldest_first_in_several_plans() {
         let trigger = trigger("* * * * *", "UTC", Missed::All);
         let handler = handler();
         let mut planner = Planner::new(Telemetry::default());
-        let now = at("2026-11-23T10:00:00Z");
+        let now = at("2026-11-22T09:00:00Z");
         let mut after = at("2026-11-22T00:00:00Z");
         let mut ahead = Ahead::Nothing;
         let mut verdicts = Vec::new();
@@ -423,7 +426,7 @@ mod tests {
             lengths.push(plan.slots.len());
             verdicts.extend(plan.slots.iter().map(|planned| planned.verdict));
         }
-        assert_eq!(lengths, [MAX_SLOTS, MAX_SLOTS, 40]);
+        assert_eq!(lengths, [MAX_RUNS, MAX_RUNS, 40]);
         assert_eq!(after, now);
         assert_eq!(verdicts[0], Verdict::Run { late: true });
         // The grace of a minute: the last two are in time, and wait as well.
