@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bursar::domain::clock::{Timestamp, shown};
+use bursar::domain::clock::{Clock, SystemClock, Timestamp, shown};
 use bursar::domain::schedule::Schedule;
 use bursar::scripting::Sources;
 use serde_json::{Value, json};
@@ -307,6 +307,71 @@ async fn all_missed_slots_are_recorded_oldest_first_and_run_at_a_bounded_rate() 
         "{per_second:?}"
     );
     assert!(due[..1000].is_sorted() && due[1000..].is_sorted());
+    daemon.stop().await;
+}
+
+/// A process that does not outlive its test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_between_two_commits_of_missed_slots_loses_none_and_doubles_none() {
+    let now = SystemClock.now();
+    let begun = shown(now - Duration::from_hours(15));
+    let clock = SetClock::at(&begun);
+    let stage = Stage::new().await.clock(clock.clone());
+    let stage = stage.script("s.rhai", &idle("it", "* * * * *", r#"missed: "all""#));
+    let daemon = stage.start().await;
+    daemon.runner.wake().await;
+    daemon.stop().await;
+    stage.write("daemon.toml", &stage.toml());
+    let options = bursar::simulator::Options::default();
+    let process = std::process::Command::new(env!("CARGO_BIN_EXE_bursar"))
+        .args(["run", "--config"])
+        .arg(stage.path("daemon.toml"))
+        .env_clear()
+        .envs([("KEY", options.key), ("SECRET", options.secret)])
+        .env("BURSAR_CRASH_AT", "slot_recorded:2")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut process = Killed(process);
+    let status = eventually("the daemon has died", || {
+        let status = process.0.try_wait().unwrap();
+        async move { status }
+    })
+    .await;
+    assert!(!status.success());
+    let later = shown(now + Duration::from_mins(2));
+    // The clock stands in the past until it is known what the dead daemon left.
+    let daemon = stage.start().await;
+    assert_eq!(history(&daemon, "it").len(), 500);
+    at(&clock, &daemon, &later).await;
+    let until = time(&later);
+    let schedule = Schedule::parse("* * * * *", "UTC").unwrap();
+    let (expected, _) = schedule.oldest(time(&begun), until, 10_000);
+    let mut rows = history(&daemon, "it");
+    rows.reverse();
+    let recorded: Vec<_> = rows.iter().map(|row| row["slot"].clone()).collect();
+    let slots: Vec<_> = expected.iter().map(|slot| json!(shown(*slot))).collect();
+    assert_eq!(recorded, slots);
+    let last = rows.len() - 3;
+    assert!(rows[..last].iter().all(|row| row["record"] == "late"));
+    let runs = daemon.runner.runs(&everything()).unwrap();
+    let run_ids: BTreeSet<_> = rows.iter().filter_map(|row| row["run"].as_str()).collect();
+    let kept = runs.as_array().unwrap();
+    assert!(
+        kept.iter()
+            .all(|run| run_ids.contains(run["id"].as_str().unwrap()))
+    );
+    assert_eq!(kept.len(), run_ids.len());
     daemon.stop().await;
 }
 
