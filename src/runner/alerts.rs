@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::dispatcher::{Started, Ticket};
 use super::firings::Firings;
+use super::waits::Happening;
 use crate::domain::clock::{Timestamp, shown};
 use crate::store::Changes;
 
@@ -33,7 +34,12 @@ pub(super) struct Alert<'a> {
 
 /// Adds the alert with the runs it starts. An alert that arises in the handling of an alert is
 /// left out, or one broken handler of alerts would alert itself for ever.
-pub(super) fn raise(firings: &Firings, alert: Alert<'_>, changes: &mut Changes) -> Started {
+pub(super) fn raise(
+    firings: &Firings,
+    alert: Alert<'_>,
+    happening: &Happening<'_>,
+    changes: &mut Changes,
+) -> Started {
     if alert.cause.is_some_and(is_alert) {
         return Started::default();
     }
@@ -42,7 +48,7 @@ pub(super) fn raise(firings: &Firings, alert: Alert<'_>, changes: &mut Changes) 
     let mut value = alert.fields;
     value.insert("kind".into(), json!(kind));
     value.insert("received_at".into(), json!(shown(alert.at)));
-    let runs = firings.custom(&key, &kind, &Value::Object(value), changes);
+    let runs = firings.custom(&key, &kind, &Value::Object(value), happening, changes);
     Started(runs.iter().map(Ticket::of).collect())
 }
 

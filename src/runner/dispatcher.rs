@@ -49,9 +49,9 @@ impl Ticket {
         }
     }
 
-    /// The same run, executed at that time at the earliest, if any.
-    pub(super) fn not_before(mut self, at: Option<Timestamp>) -> Self {
-        self.due_at = self.due_at.max(at);
+    /// The same run, executed at that time, or as soon as its turn comes.
+    pub(super) const fn due_at(mut self, at: Option<Timestamp>) -> Self {
+        self.due_at = at;
         self
     }
 }

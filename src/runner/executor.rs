@@ -4,15 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::Context;
-use super::dispatcher::{After, Ticket};
+use super::alerts::{Alert, raise};
+use super::dispatcher::{After, Started, Ticket};
 use super::events;
 use super::generations::SetError;
 use super::suspension::Suspension;
-use super::waits;
+use super::waits::{self, Happening};
 use super::world::World;
 use crate::crash_point::CrashPoint;
 use crate::domain::handler::{Handler, Retry};
@@ -26,6 +27,9 @@ use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
 /// The most steps read back at once.
 const ALL_STEPS: usize = usize::MAX;
+
+/// The most characters of an error in an alert; the run has it whole.
+const LONGEST_ERROR: usize = 4_000;
 
 /// How an execution ended, decided.
 struct Verdict {
@@ -254,6 +258,7 @@ fn conclude(
     if state.is_closed() {
         changes.remove(&OPEN_RUNS, &run.id);
     }
+    let alerted = alert(context, &run, &happening, &mut changes);
     let committed = context.tokio.block_on(context.store.commit(changes));
     drop(happening);
     match committed {
@@ -265,6 +270,7 @@ fn conclude(
             if let Some(started) = started {
                 context.dispatcher.enqueue(started);
             }
+            context.dispatcher.enqueue(alerted);
             run.due_at.map_or(After::Closed, After::Again)
         }
         Err(CommitError::Refused) => After::AtOnce,
@@ -276,6 +282,44 @@ fn conclude(
         }
         Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,
     }
+}
+
+/// A run that is parked waits for a person, who ought to know.
+fn alert(
+    context: &Context,
+    run: &Run,
+    happening: &Happening<'_>,
+    changes: &mut Changes,
+) -> Started {
+    if run.state != RunState::Parked {
+        return Started::default();
+    }
+    let cause = match &run.input {
+        Input::Tick(_) => None,
+        Input::Event(key) => context.store.get(&EVENTS, key).ok().flatten(),
+    };
+    let error: String = run
+        .error
+        .iter()
+        .flat_map(|error| error.chars())
+        .take(LONGEST_ERROR)
+        .collect();
+    let fields = Map::from_iter([
+        ("run".to_owned(), json!(run.id)),
+        ("script".to_owned(), json!(run.handler.script)),
+        ("handler".to_owned(), json!(run.handler.name)),
+        ("firing".to_owned(), json!(run.firing.to_string())),
+        ("error".to_owned(), json!(error)),
+    ]);
+    let alert = Alert {
+        what: "run_parked",
+        // A run can be parked again after a person has let it go on.
+        about: format!("{}:{}", run.id, context.firings.next_order()),
+        at: context.clock.now(),
+        cause: cause.as_ref().map(|event| event.kind.as_str()),
+        fields,
+    };
+    raise(&context.firings, alert, happening, changes)
 }
 
 /// Records that the run waits, together with everything it has not yet written, and frees its

@@ -151,9 +151,14 @@ impl Handle {
             .scan(&OPEN_RUNS, &Range::all(), usize::MAX, Order::Ascending)?;
         for (id, _) in runs {
             if let Some(run) = context.store.get(&RUNS, &id)? {
-                let is_due = run.state != RunState::Waiting && run.due_at.is_none_or(|at| at <= now);
-                let turn = is_due.then(|| context.catch_up.place(now)).flatten();
-                open.0.push(Ticket::of(&run).not_before(turn));
+                let is_due =
+                    run.state != RunState::Waiting && run.due_at.is_none_or(|at| at <= now);
+                let ticket = Ticket::of(&run);
+                open.0.push(if is_due {
+                    ticket.due_at(context.catch_up.place(now))
+                } else {
+                    ticket
+                });
             }
         }
         if !open.0.is_empty() {

@@ -11,6 +11,7 @@ use super::alerts::{Alert, raise};
 use super::dispatcher::{Started, Ticket};
 use super::firings::add_run;
 use super::slots::SlotError;
+use super::waits::Happening;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::id::HandlerId;
@@ -86,7 +87,7 @@ impl<'a> Page<'a> {
         let record = SlotRecord {
             verdict: word.to_owned(),
             reason: None,
-            run: Some(run.id.clone()),
+            run: Some(run.id),
             at: self.now,
             stretch: None,
         };
@@ -165,9 +166,11 @@ impl<'a> Page<'a> {
     /// Makes the page durable and lets its runs begin. Answers where the schedule stands.
     pub(super) async fn commit(mut self) -> Result<ScheduleRecord, SlotError> {
         let (context, handler) = (self.context, self.handler);
-        let alerted = self.alert();
+        let happening = context.waits.happening().await;
+        let alerted = self.alert(&happening);
         self.changes.put(&SCHEDULES, handler, &self.standing);
         context.store.commit(self.changes).await?;
+        drop(happening);
         CrashPoint::SlotRecorded.pass();
         for (slots, word) in self.lines {
             let telemetry = &context.telemetry;
@@ -180,7 +183,7 @@ impl<'a> Page<'a> {
     }
 
     /// One alert for all slots of this page that nothing could fire.
-    fn alert(&mut self) -> Started {
+    fn alert(&mut self, happening: &Happening<'_>) -> Started {
         let Some((reason, slots)) = self.alerted else {
             return Started::default();
         };
@@ -199,7 +202,7 @@ impl<'a> Page<'a> {
             cause: None,
             fields,
         };
-        raise(&self.context.firings, alert, &mut self.changes)
+        raise(&self.context.firings, alert, happening, &mut self.changes)
     }
 }
 

@@ -143,6 +143,8 @@ async fn missed_slots_are_skipped_or_run_as_the_schedule_says_also_when_it_was_d
     daemon.runner.wake().await;
     ran(&shop, "last", 2).await;
     ran(&shop, "all", 5).await;
+    // A run that has told the shop has not ended yet.
+    daemon.all_closed(7).await;
     at(&clock, &daemon, "2026-11-22T14:00:00Z").await;
     let tick = ran(&shop, "skip", 1).await.remove(0);
     assert_eq!(tick["scheduled_at"], "2026-11-22T14:00:00.000Z");

@@ -209,3 +209,33 @@ on("invoice.*", #{{ {SOON} }}, |event| {{
     assert_eq!(stage.control.executions().len(), 2);
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_parked_raises_one_alert_and_a_failing_handler_of_alerts_none() {
+    let shop = Shop::open().await;
+    let script = format!(
+        r#"
+on("withdrawal.*", |event| {{ throw "on purpose"; }});
+on("alert.run_parked", |event| {{ http::post("{}/alert", event); throw "also on purpose"; }});
+"#,
+        shop.url
+    );
+    let stage = Stage::new().await.config(&shop.allowed());
+    let stage = stage.script("a.rhai", &script);
+    let daemon = stage.start().await;
+    happens(&daemon, 1, "confirmed").await;
+    let runs = daemon.all_closed(2).await;
+    assert!(runs.iter().all(|run| run["state"] == "parked"), "{runs:#?}");
+    assert_eq!(runs.len(), 2);
+    let alerts = shop.received("/alert");
+    assert_eq!(alerts.len(), 1);
+    let alert = &alerts[0].body;
+    assert_eq!(alert["kind"], "alert.run_parked");
+    assert_eq!(alert["run"], runs[1]["id"]);
+    assert_eq!(alert["handler"], "withdrawal.*");
+    assert!(
+        alert["error"].as_str().unwrap().contains("on purpose"),
+        "{alert}"
+    );
+    daemon.stop().await;
+}
