@@ -9,9 +9,9 @@
 pub enum CrashPoint {
     /// Guard journal appended, not yet synced.
     JournalAppended,
-    /// Guard journal synced, index not yet applied.
+    /// Guard journal synced, nobody told yet, nothing of the group in the index.
     JournalSynced,
-    /// Index applied, nobody told yet.
+    /// Groups applied to the index, not yet taken out of memory.
     IndexApplied,
     /// Checkpoint written, old journal segments not yet removed.
     CheckpointWritten,

@@ -5,9 +5,11 @@
 //!
 //! # Design
 //! The records are read while they change, so what was read is no state the store ever had. But
-//! every change made meanwhile is in the guard journal: with the groups after the mark at the
-//! beginning applied, in order, up to the mark at the end, every record is as it was at the end.
-//! Count and sum at that mark prove it. Checkpoints drop no segments while a backup is made.
+//! every change made meanwhile is in the guard journal, and so is what was durable at the beginning
+//! and not yet in the index: with the groups after the index's mark at the beginning applied, in
+//! order, up to the last durable group at the end, every record is as it was at the end. The index
+//! may have got a part of the groups after its mark: never one of a group after that last one.
+//! Count and sum at the end prove it. Checkpoints drop no segments while a backup is made.
 //! Blobs are copied after that: those that a record names were there before the record.
 
 use std::path::{Path, PathBuf, absolute};
@@ -23,6 +25,7 @@ use super::layout::Layout;
 use super::manifest::Manifest;
 use super::open::{find_store, open};
 use super::recovery::replay;
+use super::view::View;
 use super::{Options, Store};
 use crate::telemetry::Telemetry;
 
@@ -93,7 +96,7 @@ impl Store {
         let kept = KeptSegments::new(&self.shared.keep_segments).ok_or(BackupError::Busy)?;
         let (shared, target) = (Arc::clone(&self.shared), dir.to_owned());
         let copying = tokio::task::spawn_blocking(move || {
-            let copied = write(&shared.index, shared.blobs.layout(), &target);
+            let copied = write(&shared.view, shared.blobs.layout(), &target);
             drop(kept);
             copied
         });
@@ -112,19 +115,19 @@ impl Store {
 pub fn backup(from: &Path, to: &Path, telemetry: &Telemetry) -> Result<Copied, BackupError> {
     let layout = find_store(from)?;
     let opened = open(from, &Options::default(), telemetry).map_err(BackupError::Failed)?;
-    let copied = write(&opened.writer.index, &layout, to)?;
+    let copied = write(&opened.writer.view, &layout, to)?;
     telemetry.store_backed_up(to, copied.sequence);
     Ok(copied)
 }
 
-fn write(index: &Index, from: &Layout, to: &Path) -> Result<Copied, BackupError> {
+fn write(store: &View, from: &Layout, to: &Path) -> Result<Copied, BackupError> {
     let resolved = |path: &Path| absolute(path).map_err(OpenError::io("find", path));
     if resolved(to)?.starts_with(resolved(&from.dir)?) {
         return Err(BackupError::Inside(to.to_owned()));
     }
     let copy = NewStore::begin(to)?.ok_or_else(|| BackupError::Occupied(to.to_owned()))?;
     let folder = copy.layout.index();
-    let mark = contained(|| copy_index(index, from, &folder))
+    let mark = contained(|| copy_index(store, from, &folder))
         .map_err(|error| OpenError::io("copy the index to", &folder)(into_io(error)))?;
     wait_for_release(&folder).map_err(OpenError::io("close", &folder))?;
     copy_blobs(from, &copy.layout)?;
@@ -144,12 +147,12 @@ fn into_io(error: OpenIndexError) -> std::io::Error {
 }
 
 /// Copies every record, then applies what was committed meanwhile. Gives the mark of the copy.
-fn copy_index(from: &Index, layout: &Layout, to: &Path) -> Result<Mark, OpenIndexError> {
+fn copy_index(from: &View, layout: &Layout, to: &Path) -> Result<Mark, OpenIndexError> {
     let copy = Index::open(to, CACHE_BYTES)?;
-    let begin = from.mark()?.unwrap_or_default();
+    let begin = from.index.mark()?.unwrap_or_default();
     let mut last = Vec::new();
     loop {
-        let read = from.records_after(&last)?;
+        let read = from.index.records_after(&last)?;
         let Some((key, _)) = read.last() else {
             break;
         };
@@ -160,7 +163,7 @@ fn copy_index(from: &Index, layout: &Layout, to: &Path) -> Result<Mark, OpenInde
             .collect();
         copy.apply(&writes, &begin)?;
     }
-    let end = from.mark()?.unwrap_or_default();
+    let end = from.overlay.last();
     let applied = replay(&copy, &layout.segments()?, begin, end.sequence)?;
     if applied != end {
         let missing = "the guard journal lacks what was committed meanwhile";
@@ -262,7 +265,7 @@ mod tests {
                 .map(|rounds| rounds.load(Ordering::SeqCst))
                 .collect();
             let hash = store.put_blob(vec![number; 50_000]).await.unwrap();
-            let begin = store.shared.index.mark().unwrap().unwrap_or_default();
+            let begin = store.shared.view.index.mark().unwrap().unwrap_or_default();
             let target = copies.path().join(format!("{number}"));
             let report = store.backup(&target).await.unwrap();
             moved |= report.sequence > begin.sequence;

@@ -2,9 +2,15 @@
 //!
 //! A group is durable when [`GuardJournal::sync`] has returned; that is the store's point of
 //! durability. Reading back and judging what is there is recovery's work. Used by the writer.
+//!
+//! # Design
+//! A sync after a write that makes the file longer has to wait for the file system's own journal,
+//! and with it for what others have written to their files, as the index does all the time. So
+//! room is made ahead, with zeros, and most records only overwrite some of them. What is left of
+//! the room is given back when the segment is left.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::journal_format::{HEADER_LENGTH, Mark, encode_header, seal, sealed, take_u64};
@@ -15,9 +21,17 @@ use super::layout::{Layout, create_folder, read_file, sync_folder, unfinished, w
 pub(super) struct GuardJournal {
     layout: Layout,
     segment: File,
+    /// Where the next record goes.
     length: u64,
+    /// Length of the file.
+    reserved: u64,
+    /// Bytes of room to make at a time.
+    room: u64,
     high_water: File,
 }
+
+/// The most bytes of room that are made at a time: many groups, and still written in a moment.
+const MOST_ROOM: u64 = 1024 * 1024;
 
 impl GuardJournal {
     /// Makes the journal of a store that stands at `mark`: one empty segment.
@@ -30,10 +44,14 @@ impl GuardJournal {
     /// Opens the journal to go on in the segment that begins with `first_sequence` and is
     /// `length` bytes long; whatever is behind them is cut off. What is left is on disk when this
     /// returns: a process that was killed may have written its last group without syncing it.
-    pub(super) fn open(layout: &Layout, first_sequence: u64, length: u64) -> io::Result<Self> {
-        let segment = OpenOptions::new()
-            .append(true)
-            .open(layout.segment(first_sequence))?;
+    /// `segment_bytes` is about what a segment will hold.
+    pub(super) fn open(
+        layout: &Layout,
+        first_sequence: u64,
+        length: u64,
+        segment_bytes: u64,
+    ) -> io::Result<Self> {
+        let segment = open_segment(layout, first_sequence)?;
         if segment.metadata()?.len() != length {
             segment.set_len(length)?;
         }
@@ -42,14 +60,24 @@ impl GuardJournal {
             layout: layout.clone(),
             segment,
             length,
+            reserved: length,
+            room: MOST_ROOM.min(segment_bytes),
             high_water: OpenOptions::new().write(true).open(layout.high_water())?,
         })
     }
 
     /// Appends a record. Not durable yet.
     pub(super) fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        self.length += record.len() as u64;
-        self.segment.write_all(record)
+        let end = self.length + record.len() as u64;
+        if end > self.reserved {
+            let zeros = vec![0; usize::try_from(self.room).unwrap_or_default()];
+            // First the room, so that a record is never followed by anything but zeros.
+            self.segment.write_all_at(&zeros, end)?;
+            self.reserved = end + self.room;
+        }
+        self.segment.write_all_at(record, self.length)?;
+        self.length = end;
+        Ok(())
     }
 
     /// Makes everything appended durable, and notes up to where it reaches.
@@ -68,23 +96,19 @@ impl GuardJournal {
     /// Goes on in a new segment, which begins after `mark`.
     pub(super) fn rotate(&mut self, mark: &Mark) -> io::Result<()> {
         create_segment(&self.layout, mark)?;
-        self.segment = OpenOptions::new()
-            .append(true)
-            .open(self.layout.segment(mark.sequence + 1))?;
+        self.give_back()?;
+        self.segment = open_segment(&self.layout, mark.sequence + 1)?;
         self.length = HEADER_LENGTH as u64;
+        self.reserved = self.length;
         Ok(())
     }
 
-    /// Removes the segments that end at or before `sequence`.
-    pub(super) fn drop_through(&mut self, sequence: u64) -> io::Result<()> {
-        let segments = self.layout.segments()?;
-        let next = segments.iter().skip(1);
-        for ((_, path), (next_first, _)) in segments.iter().zip(next) {
-            if *next_first <= sequence + 1 {
-                fs::remove_file(path)?;
-            }
+    /// Gives back the room behind the last record. Not durable: zeros there do no harm.
+    fn give_back(&self) -> io::Result<()> {
+        if self.reserved > self.length {
+            self.segment.set_len(self.length)?;
         }
-        sync_folder(&self.layout.journal())
+        Ok(())
     }
 
     /// Lets everything that is appended from now on go to another file.
@@ -92,6 +116,30 @@ impl GuardJournal {
     pub(super) fn divert(&mut self, path: &str) {
         self.segment = OpenOptions::new().write(true).open(path).unwrap();
     }
+}
+
+impl Drop for GuardJournal {
+    fn drop(&mut self) {
+        // Room that stays does no harm.
+        drop(self.give_back());
+    }
+}
+
+fn open_segment(layout: &Layout, first_sequence: u64) -> io::Result<File> {
+    let path = layout.segment(first_sequence);
+    OpenOptions::new().write(true).open(path)
+}
+
+/// Removes the segments that end at or before `sequence`.
+pub(super) fn drop_through(layout: &Layout, sequence: u64) -> io::Result<()> {
+    let segments = layout.segments()?;
+    let next = segments.iter().skip(1);
+    for ((_, path), (next_first, _)) in segments.iter().zip(next) {
+        if *next_first <= sequence + 1 {
+            fs::remove_file(path)?;
+        }
+    }
+    sync_folder(&layout.journal())
 }
 
 /// The last sequence that is certainly in the journal; `None` if the file is missing or damaged.

@@ -1,8 +1,9 @@
 //! The index: the only code that uses sled.
 //!
 //! It knows bytes, not tables, and promises nothing about durability: that is the guard
-//! journal's. Every group is applied in one batch together with its mark, so what sled recovers
-//! after a crash is the state after some group.
+//! journal's. The mark of the last group comes with, or after, everything of the groups up to it,
+//! so what sled recovers after a crash is the state after some group, and perhaps a part of the
+//! groups after that one.
 //!
 //! # Design
 //! sled 0.34.7 panics on about a third of all damaged files while it opens them, and opens others
@@ -22,7 +23,7 @@ use std::time::Duration;
 use super::error::IndexError;
 use super::journal_format::{Mark, Writes};
 use super::layout::{entries, sync_folder};
-use super::scan::Order;
+use super::scan::{Order, Span};
 
 /// Where the mark is kept. Starts with no letter, so it is in no table.
 const MARK_KEY: &[u8] = b"!hw";
@@ -36,6 +37,8 @@ const RELEASE_TRIES: usize = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// How many records a visiting thread takes for itself at a time.
 const VISITED_AT_ONCE: usize = 512;
+/// How many writes sled gets in one batch: it holds up whoever reads meanwhile.
+const APPLIED_AT_ONCE: usize = 32;
 
 /// A stored key and its stored bytes.
 pub(super) type Stored = (Vec<u8>, Vec<u8>);
@@ -46,6 +49,9 @@ pub(super) struct Index {
     tree: sled::Db,
     file: Arc<File>,
     folder: PathBuf,
+    /// Whether nothing can be applied any more, as on a failing disk.
+    #[cfg(test)]
+    pub(super) fails: Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// Why the index cannot be opened or read as a whole.
@@ -113,6 +119,8 @@ impl Index {
                 tree,
                 file,
                 folder: folder.to_owned(),
+                #[cfg(test)]
+                fails: Arc::default(),
             })
         })
     }
@@ -122,32 +130,17 @@ impl Index {
         Ok(self.tree.get(key)?.map(|stored| stored.to_vec()))
     }
 
-    /// Up to `limit` keys that start with `prefix`, with their stored bytes.
+    /// Up to `limit` keys of a span, with their stored bytes.
     pub(super) fn scan(
         &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
+        span: &Span,
         order: Order,
         limit: usize,
     ) -> Result<Vec<Stored>, IndexError> {
-        let end = successor(prefix);
-        let mut low = Bound::Included(prefix);
-        let mut high = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        // A position outside of the range must not widen it, nor make it end before it begins.
-        match (after, order) {
-            (Some(after), Order::Ascending) if after >= prefix => low = Bound::Excluded(after),
-            (Some(after), Order::Descending) if after < prefix => return Ok(Vec::new()),
-            (Some(after), Order::Descending) if end.as_deref().is_none_or(|end| after < end) => {
-                high = Bound::Excluded(after);
-            }
-            (Some(_) | None, Order::Ascending | Order::Descending) => {}
-        }
-        if let (Bound::Excluded(low), Bound::Excluded(high)) = (low, high)
-            && low >= high
-        {
+        if span.is_empty() {
             return Ok(Vec::new());
         }
-        let range = self.tree.range::<&[u8], _>((low, high));
+        let range = self.tree.range::<&[u8], _>(span.bounds());
         let pairs: Box<dyn Iterator<Item = _>> = match order {
             Order::Ascending => Box::new(range),
             Order::Descending => Box::new(range.rev()),
@@ -165,14 +158,34 @@ impl Index {
     pub(super) fn apply(&self, writes: &Writes, mark: &Mark) -> Result<(), IndexError> {
         let mut batch = sled::Batch::default();
         for (key, value) in writes {
-            match value {
-                Some(stored) => batch.insert(key.as_slice(), stored.as_slice()),
-                None => batch.remove(key.as_slice()),
-            }
+            add(&mut batch, key, value.as_deref());
         }
-        let mut bytes = Vec::with_capacity(Mark::LENGTH);
-        mark.encode(&mut bytes);
-        batch.insert(MARK_KEY, bytes);
+        batch.insert(MARK_KEY, encoded(mark));
+        Ok(self.tree.apply_batch(batch)?)
+    }
+
+    /// Applies the writes of many groups and the mark of the last one. Not durable by itself.
+    ///
+    /// sled lets nobody read while it applies a batch, so it gets small ones, and the mark with
+    /// the last. A crash in between leaves the mark before and a part of the writes, all of them
+    /// of groups that the journal has and that are replayed, in order, from that mark on.
+    pub(super) fn apply_many<'a>(
+        &self,
+        writes: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        mark: &Mark,
+    ) -> Result<(), IndexError> {
+        #[cfg(test)]
+        if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(sled::Error::Unsupported("as a test".into()).into());
+        }
+        let mut batch = sled::Batch::default();
+        for (number, (key, value)) in writes.enumerate() {
+            if number > 0 && number % APPLIED_AT_ONCE == 0 {
+                self.tree.apply_batch(std::mem::take(&mut batch))?;
+            }
+            add(&mut batch, key, value);
+        }
+        batch.insert(MARK_KEY, encoded(mark));
         Ok(self.tree.apply_batch(batch)?)
     }
 
@@ -356,16 +369,17 @@ fn message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// The smallest bytes that are greater than everything that starts with `prefix`.
-fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = prefix.to_vec();
-    while let Some(last) = bytes.pop() {
-        if let Some(next) = last.checked_add(1) {
-            bytes.push(next);
-            return Some(bytes);
-        }
+fn add(batch: &mut sled::Batch, key: &[u8], value: Option<&[u8]>) {
+    match value {
+        Some(stored) => batch.insert(key, stored),
+        None => batch.remove(key),
     }
-    None
+}
+
+fn encoded(mark: &Mark) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(Mark::LENGTH);
+    mark.encode(&mut bytes);
+    bytes
 }
 
 #[cfg(test)]
@@ -419,13 +433,5 @@ mod tests {
         let index = Index::open(dir.path(), 1024 * 1024).unwrap();
         assert!(!leftover.exists());
         assert!(index.get(b"t00009").unwrap().is_some());
-    }
-
-    #[test]
-    fn the_successor_of_a_prefix_is_behind_everything_that_starts_with_it() {
-        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
-        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
-        assert_eq!(successor(b"\xff"), None);
-        assert_eq!(successor(b""), None);
     }
 }

@@ -9,6 +9,9 @@
 //! payload per key: key length u32 | key | value length u32 + 1, or 0 for a removal | value
 //! ```
 //!
+//! Behind the last record there may be zeros, of any number: room that was made for later records.
+//! They end the segment as the end of the file does.
+//!
 //! # Design
 //! A record's checksum is its link in the chain: it covers the checksum before it, so records
 //! cannot be dropped, swapped or mixed with another store's. Every record says how many records
@@ -166,6 +169,11 @@ pub(super) enum End {
         /// Offset of the first of them.
         at: usize,
     },
+    /// With a whole record, and from `at` on with nothing but zeros: room for later records.
+    Reserved {
+        /// Offset of the first of them.
+        at: usize,
+    },
     /// A record that is not whole or not the next one begins at `at`, and there are later ones.
     Damaged {
         /// Its offset.
@@ -188,6 +196,7 @@ pub(super) fn records(segment: &[u8], start: &Mark) -> (Vec<Record>, End) {
                 records.push(record);
             }
             Some(_) => return (records, End::Damaged { at }),
+            None if is_reserved(segment, at) => return (records, End::Reserved { at }),
             None if later_record(segment, at + 1) => return (records, End::Damaged { at }),
             None => return (records, End::Torn { at }),
         }
@@ -236,6 +245,12 @@ fn decode_record(segment: &[u8], at: usize) -> Option<Record> {
         previous,
         payload: start..start + length,
     })
+}
+
+/// Whether nothing was written from `at` on. No record begins with a zero.
+fn is_reserved(segment: &[u8], at: usize) -> bool {
+    let rest = segment.get(at..).unwrap_or_default();
+    rest.iter().all(|byte| *byte == 0)
 }
 
 /// Whether a whole record begins anywhere from `at` on. An append starts only when the one before
@@ -411,6 +426,22 @@ mod tests {
         assert_eq!(decode_header(&bytes), Err(BadHeader::Newer(2)));
         bytes[9] = 0;
         assert_eq!(decode_header(&bytes), Err(BadHeader::Damaged));
+    }
+
+    #[test]
+    fn zeros_behind_the_last_record_are_room_and_anything_else_there_is_not() {
+        let writes = |n| Writes::from([(vec![n], Some(vec![n]))]);
+        let (mut bytes, ends) = segment(&[writes(1), writes(2)]);
+        let start = decode_header(&bytes).unwrap();
+        bytes.resize(ends[1] + 500, 0);
+        let (found, end) = records(&bytes, &start);
+        assert_eq!((found.len(), end), (2, End::Reserved { at: ends[1] }));
+        bytes[ends[1] + 400] = 1;
+        let (found, end) = records(&bytes, &start);
+        assert_eq!((found.len(), end), (2, End::Torn { at: ends[1] }));
+        let between = [&bytes[..ends[0]], &[0; 64], &bytes[ends[0]..]].concat();
+        let (found, end) = records(&between, &start);
+        assert_eq!((found.len(), end), (1, End::Damaged { at: ends[0] }));
     }
 
     #[test]

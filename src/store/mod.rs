@@ -2,13 +2,16 @@
 //!
 //! Everything that must survive the process goes through [`Store::commit`]: when it returns `Ok`,
 //! the changes are on disk, all of them. One thread writes; many commits that wait at the same
-//! time become one group, which costs one sync. Reads go straight to the index and see only what
-//! is durable. Large contents are blobs: files named by their hash.
+//! time become one group, which costs one sync. A second thread brings the index up to date with
+//! what is durable; until then it lies over the index in memory. Reads go to both and see only
+//! what is durable. Large contents are blobs: files named by their hash.
 //!
 //! | file | is about |
 //! |---|---|
 //! | `table`, `key`, `codec`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
 //! | `writer`, `poison` | group commit, and its end after a failure |
+//! | `overlay`, `view` | what is durable and not yet in the index, and reading both as one |
+//! | `applier`, `pace` | bringing the index up to date, and when |
 //! | `guard_journal`, `journal_format`, `manifest`, `layout`, `lock` | files of our own |
 //! | `index` | the only code that uses sled |
 //! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
@@ -24,6 +27,7 @@
 //! A store that was restored from a backup is older than the world, which is dangerous where
 //! money moves: `restore` says what it does not know.
 
+mod applier;
 mod backup;
 mod blobs;
 mod changes;
@@ -38,6 +42,8 @@ mod layout;
 mod lock;
 mod manifest;
 mod open;
+mod overlay;
+mod pace;
 mod poison;
 mod proof;
 mod rebuild;
@@ -47,6 +53,7 @@ mod scan;
 pub mod schema;
 mod table;
 mod verify;
+mod view;
 mod writer;
 
 use std::path::Path;
@@ -69,10 +76,12 @@ pub use table::{Record, Table, Versioned};
 pub use verify::{Report, verify};
 
 use blobs::Blobs;
-use index::Index;
 use lock::Lock;
+use open::Opened;
 use poison::Poison;
-use writer::{Command, Writer};
+use scan::Span;
+use view::View;
+use writer::Command;
 
 use crate::telemetry::Telemetry;
 
@@ -111,9 +120,10 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     commands: Option<mpsc::Sender<Command>>,
-    writer: Option<JoinHandle<()>>,
+    /// The writer's and the applier's.
+    threads: Vec<JoinHandle<()>>,
     poison: Poison,
-    index: Index,
+    view: View,
     blobs: Arc<Blobs>,
     keep_segments: Arc<AtomicBool>,
     telemetry: Telemetry,
@@ -123,11 +133,15 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.commands = None;
-        if let Some(writer) = self.writer.take() {
+        for thread in self.threads.drain(..) {
             // A panic in there has poisoned the store already; there is nobody left to tell.
-            drop(writer.join());
+            drop(thread.join());
         }
     }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 impl Store {
@@ -139,31 +153,37 @@ impl Store {
     pub fn open(dir: &Path, options: &Options, telemetry: &Telemetry) -> Result<Self, OpenError> {
         let opened = open::open(dir, options, telemetry)?;
         restore::warn_once(opened.blobs.layout(), telemetry)?;
-        Self::start(opened.writer, opened.blobs, opened.lock)
-            .map_err(OpenError::io("start the thread that writes", dir))
+        Self::start(opened).map_err(OpenError::io("start the threads that write", dir))
     }
 
-    fn start(writer: Writer, blobs: Blobs, lock: Lock) -> std::io::Result<Self> {
+    fn start(opened: Opened) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
+        let (writer, applier) = (opened.writer, opened.applier);
         let poison = Poison::new(&writer.telemetry);
-        let index = writer.index.clone();
-        let keep_segments = Arc::clone(&writer.keep_segments);
+        let view = writer.view.clone();
+        let pace = Arc::clone(&writer.pace);
+        let keep_segments = Arc::clone(&applier.keep_segments);
         let telemetry = writer.telemetry.clone();
-        let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let writer = thread.spawn({
+        let applying = thread("store-index", {
+            let poison = poison.clone();
+            move || applier.run(&poison)
+        })?;
+        let writing = thread("store-writer", {
             let poison = poison.clone();
             move || writer.run(receiver, &poison)
-        })?;
+        });
+        // Without a writer there is nobody else to tell the applier.
+        let writing = writing.inspect_err(|_not_started| pace.close())?;
         Ok(Self {
             shared: Arc::new(Shared {
                 commands: Some(commands),
-                writer: Some(writer),
+                threads: vec![writing, applying],
                 poison,
-                index,
-                blobs: Arc::new(blobs),
+                view,
+                blobs: Arc::new(opened.blobs),
                 keep_segments,
                 telemetry,
-                _lock: lock,
+                _lock: opened.lock,
             }),
         })
     }
@@ -225,7 +245,7 @@ impl Store {
         key: &K,
     ) -> Result<Option<Versioned<V>>, ReadError> {
         let key = table.stored_key(key);
-        let Some(stored) = self.shared.index.get(&key)? else {
+        let Some(stored) = self.shared.view.get(&key)? else {
             return Ok(None);
         };
         let value = table.decode(&key, &stored)?;
@@ -246,13 +266,13 @@ impl Store {
     ) -> Result<Vec<(K, V)>, ReadError> {
         let table_prefix = table.stored_prefix();
         let prefix = [table_prefix.as_slice(), &range.prefix].concat();
-        let after = range
-            .after
-            .as_ref()
-            .map(|after| [table_prefix.as_slice(), after].concat());
+        let mut span = Span::of(prefix);
+        if let Some(after) = &range.after {
+            span.go_on_after([table_prefix.as_slice(), after].concat(), order);
+        }
         self.shared
-            .index
-            .scan(&prefix, after.as_deref(), order, limit)?
+            .view
+            .scan(span, order, limit)?
             .into_iter()
             .map(|(key, stored)| Ok((table.key(&key)?, table.decode(&key, &stored)?)))
             .collect()

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Options;
+use super::applier::Applier;
 use super::blobs::Blobs;
 use super::error::{Damage, OpenError, Remedy};
 use super::guard_journal::{GuardJournal, read_high_water};
@@ -13,16 +14,27 @@ use super::journal_format::{HEADER_LENGTH, Mark};
 use super::layout::{self, Layout, read_file, sync_folder, unfinished, write_file};
 use super::lock::Lock;
 use super::manifest::Manifest;
+use super::pace::Pace;
 use super::recovery::examine;
-use super::writer::Writer;
+use super::view::View;
+use super::writer::{Failure, Writer};
 use crate::telemetry::Telemetry;
 
-/// A store that is ready for its writer.
+/// A store that is ready for its threads.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) writer: Writer,
+    pub(super) applier: Applier,
     pub(super) blobs: Blobs,
     pub(super) lock: Lock,
+}
+
+impl Opened {
+    /// Writes a checkpoint, while there are no threads yet.
+    pub(super) fn checkpoint(&mut self) -> Result<(), Failure> {
+        self.writer.journal.rotate(&self.writer.mark)?;
+        self.applier.checkpoint()
+    }
 }
 
 /// Opens the store in `dir`, or makes a new one where there is none.
@@ -57,8 +69,9 @@ pub(super) fn open_locked(
         return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
     };
     // Before the index gets its groups: it must never be ahead of the journal on the disk.
-    let guard_journal = GuardJournal::open(&layout, *last, journal.whole_length)
-        .map_err(OpenError::io("open", path))?;
+    let guard_journal =
+        GuardJournal::open(&layout, *last, journal.whole_length, options.segment_bytes)
+            .map_err(OpenError::io("open", path))?;
     examination.replay()?;
     let (Some(index), Some(manifest)) = (examination.index, examination.manifest) else {
         return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
@@ -75,26 +88,37 @@ pub(super) fn open_locked(
     for slot in &examination.damaged_slots {
         telemetry.store_slot_damaged(slot);
     }
-    let mut writer = Writer {
-        index,
-        journal: guard_journal,
-        manifest,
-        mark: journal.end,
-        segment_bytes: options.segment_bytes,
-        keep_segments: Arc::default(),
-        telemetry: telemetry.clone(),
-    };
+    let view = View::new(index, journal.end);
+    let pace = Arc::new(Pace::new(manifest.checkpoint));
     let repaired = journal.behind > 0 || !examination.damaged_slots.is_empty();
+    let mut opened = Opened {
+        writer: Writer {
+            view: view.clone(),
+            journal: guard_journal,
+            mark: journal.end,
+            segment_bytes: options.segment_bytes,
+            pace: Arc::clone(&pace),
+            telemetry: telemetry.clone(),
+        },
+        applier: Applier {
+            view,
+            layout: layout.clone(),
+            manifest,
+            applied: journal.end,
+            keep_segments: Arc::default(),
+            pace,
+            telemetry: telemetry.clone(),
+        },
+        blobs: Blobs::new(layout),
+        lock,
+    };
     if repaired {
-        let checkpointed = writer.checkpoint();
+        let checkpointed = opened.checkpoint();
+        let dir = &opened.blobs.layout().dir;
         checkpointed
             .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
     }
-    Ok(Opened {
-        writer,
-        blobs: Blobs::new(layout),
-        lock,
-    })
+    Ok(opened)
 }
 
 /// The store in `dir`.

@@ -7,7 +7,7 @@
 //! says by count and sum what the index must hold at its end; an index that holds that, with the
 //! missing groups applied, is complete. Without such a journal, an index is complete if it holds
 //! what its own mark says, and if that mark is exactly the one that the high water notes: the
-//! high water is written before a group is applied, so an index that agrees with it misses
+//! high water is written before a group goes to the index, so an index that agrees with it misses
 //! nothing. Parts that contradict each other prove nothing.
 
 use std::io;

@@ -180,7 +180,6 @@ pub fn rebuild(dir: &Path, telemetry: &Telemetry) -> Result<Rebuilt, RebuildErro
     let mut opened = open_locked(layout, lock, &Options::default(), telemetry)?;
     if !plan.repairs.is_empty() {
         opened
-            .writer
             .checkpoint()
             .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
     }

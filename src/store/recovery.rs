@@ -11,6 +11,10 @@
 //! records that are gone, old versions that came back, and a group that was applied in part all
 //! change the count or the sum.
 //!
+//! The index may lack many groups, which were acknowledged before it got them, and it may hold a
+//! part of those: what it holds under a key that a missing group writes does not count, because
+//! that key is written again when they are replayed.
+//!
 //! An interrupted append leaves a torn tail; damage to the last record looks the same. The high
 //! water tells them apart: a group that was acknowledged is below it. It is written after each
 //! sync but not synced itself, so the one case left open is a power cut together with damage to
@@ -212,13 +216,14 @@ impl Examination {
                 return false;
             }
         }
-        let (at, damaged) = match end {
-            End::Whole => (bytes.len(), false),
-            End::Torn { at } => (at, !is_last),
-            End::Damaged { at } => (at, true),
+        let (at, torn, damaged) = match end {
+            End::Whole => (bytes.len(), 0, false),
+            End::Reserved { at } => (at, 0, false),
+            End::Torn { at } => (at, bytes.len() - at, !is_last),
+            End::Damaged { at } => (at, bytes.len() - at, true),
         };
         self.journal.whole_length = at as u64;
-        self.journal.torn_bytes = (bytes.len() - at) as u64;
+        self.journal.torn_bytes = torn as u64;
         if damaged {
             let finding = format!(
                 "the record of group {} at byte {at} is damaged",

@@ -1,6 +1,7 @@
 //! Which records of a table to read, and in which order.
 
 use std::marker::PhantomData;
+use std::ops::Bound;
 
 use super::key::{Key, Leading, encode_open_text};
 
@@ -21,6 +22,16 @@ pub enum Order {
     Ascending,
     /// Largest key first.
     Descending,
+}
+
+impl Order {
+    /// Whether `first` comes before `second`.
+    pub(super) fn precedes(self, first: &[u8], second: &[u8]) -> bool {
+        match self {
+            Self::Ascending => first < second,
+            Self::Descending => first > second,
+        }
+    }
 }
 
 impl<K: Key> Range<K> {
@@ -56,5 +67,98 @@ impl<K: Key> Range<K> {
         key.encode(&mut bytes);
         self.after = Some(bytes);
         self
+    }
+}
+
+/// Stored keys that follow each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    low: Bound<Vec<u8>>,
+    high: Bound<Vec<u8>>,
+}
+
+impl Span {
+    /// The keys that start with `prefix`.
+    pub(super) fn of(prefix: Vec<u8>) -> Self {
+        let high = successor(&prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        Self {
+            low: Bound::Included(prefix),
+            high,
+        }
+    }
+
+    /// Leaves out everything up to `after`, in the direction of a scan. A position outside of the
+    /// span neither widens it nor makes it end before it begins.
+    pub(super) fn go_on_after(&mut self, after: Vec<u8>, order: Order) {
+        match order {
+            Order::Ascending => {
+                let ahead = match &self.low {
+                    Bound::Included(low) | Bound::Excluded(low) => after >= *low,
+                    Bound::Unbounded => true,
+                };
+                if ahead {
+                    self.low = Bound::Excluded(after);
+                }
+            }
+            Order::Descending => {
+                let ahead = match &self.high {
+                    Bound::Included(high) | Bound::Excluded(high) => after <= *high,
+                    Bound::Unbounded => true,
+                };
+                if ahead {
+                    self.high = Bound::Excluded(after);
+                }
+            }
+        }
+    }
+
+    /// Whether no key can be in it.
+    pub(super) fn is_empty(&self) -> bool {
+        match (&self.low, &self.high) {
+            (Bound::Included(low), Bound::Included(high)) => low > high,
+            (
+                Bound::Included(low) | Bound::Excluded(low),
+                Bound::Included(high) | Bound::Excluded(high),
+            ) => low >= high,
+            (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        }
+    }
+
+    /// Its ends.
+    pub(super) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        (borrowed(&self.low), borrowed(&self.high))
+    }
+}
+
+fn borrowed(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    match bound {
+        Bound::Included(key) => Bound::Included(key),
+        Bound::Excluded(key) => Bound::Excluded(key),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
+
+/// The smallest bytes that are greater than everything that starts with `prefix`.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = prefix.to_vec();
+    while let Some(last) = bytes.pop() {
+        if let Some(next) = last.checked_add(1) {
+            bytes.push(next);
+            return Some(bytes);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_of_a_prefix_is_behind_everything_that_starts_with_it() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor(b"\xff"), None);
+        assert_eq!(successor(b""), None);
     }
 }

@@ -223,7 +223,7 @@ async fn a_second_owner_is_told_which_folder_is_taken() {
 fn diverted(dir: &Path, telemetry: &Telemetry, device: &str) -> Store {
     let mut opened = open::open(dir, &options(), telemetry).unwrap();
     opened.writer.journal.divert(device);
-    Store::start(opened.writer, opened.blobs, opened.lock).unwrap()
+    Store::start(opened).unwrap()
 }
 
 /// `/dev/full` fails every write as a full disk does; `/dev/null` takes writes and cannot sync.
@@ -337,7 +337,7 @@ async fn a_group_that_was_applied_in_part_is_made_whole() {
     let mut mark = before;
     mark.sequence += 1;
     for (key, value) in &writes {
-        let old = opened.writer.index.get(key).unwrap();
+        let old = opened.writer.view.index.get(key).unwrap();
         mark.count(
             old.as_deref().map(codec::carried_checksum),
             journal_format::checksum(value.as_ref()),
@@ -347,7 +347,7 @@ async fn a_group_that_was_applied_in_part_is_made_whole() {
     opened.writer.journal.append(&record).unwrap();
     opened.writer.journal.sync(mark.sequence).unwrap();
     let part = writes.into_iter().take(1).collect();
-    opened.writer.index.apply(&part, &before).unwrap();
+    opened.writer.view.index.apply(&part, &before).unwrap();
     drop(opened);
 
     let store = open(dir.path());
@@ -356,6 +356,130 @@ async fn a_group_that_was_applied_in_part_is_made_whole() {
         store.get(&NUMBERS, &(group("a"), 1000)).unwrap(),
         Some(1000)
     );
+}
+
+fn everything(store: &Store) -> Vec<(u64, u64)> {
+    let all = store.scan(&NUMBERS, &Range::all(), usize::MAX, Order::Ascending);
+    let all = all.unwrap().into_iter();
+    all.map(|((_, key), value)| (key, value)).collect()
+}
+
+/// What a process that is killed leaves behind between the sync of a group and the index: nothing
+/// of it there, a part of it, or all but the note of where the index stands.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill_at_any_point_before_it_is_in_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
+    let (writer, mut applier) = (opened.writer, opened.applier);
+    let view = writer.view.clone();
+    let (commands, receiver) = mpsc::channel(QUEUE);
+    let poison = Poison::new(&Telemetry::default());
+    let writing = std::thread::spawn(move || writer.run(receiver, &poison));
+    let mut model = std::collections::BTreeMap::new();
+    for round in 0..40_u64 {
+        let mut changes = number("a", round);
+        model.insert(round, round);
+        changes.put(&NUMBERS, &(group("a"), round / 2), &(round + 1000));
+        model.insert(round / 2, round + 1000);
+        if round % 3 == 0 {
+            changes.remove(&NUMBERS, &(group("a"), round / 3));
+            model.remove(&(round / 3));
+        }
+        let (answer, answered) = oneshot::channel();
+        let commit = Command::Commit(changes, answer);
+        commands.send(commit).await.unwrap();
+        assert_eq!(answered.await.unwrap(), Ok(()));
+        match round % 8 {
+            3 => applier.take_turn(round % 16 == 3).unwrap(),
+            5 | 6 => {
+                let (layer, mark) = view.overlay.freeze().unwrap();
+                let share = usize::try_from(round % 4).unwrap();
+                let part = layer.writes().count() * share / 2;
+                let part = layer.writes().take(part);
+                view.index.apply_many(part, &applier.applied).unwrap();
+                let killed = killed(dir.path(), &view);
+                assert_eq!(
+                    everything(&open(killed.path())),
+                    Vec::from_iter(model.clone())
+                );
+                view.index.apply_many(layer.writes(), &mark).unwrap();
+                applier.applied = mark;
+                view.overlay.take_away();
+            }
+            0 | 1 | 2 | 4 | 7.. => {}
+        }
+        if round % 5 == 4 {
+            let killed = killed(dir.path(), &view);
+            assert!(verify(killed.path()).unwrap().damage.is_empty());
+            let store = open(killed.path());
+            assert_eq!(everything(&store), Vec::from_iter(model.clone()));
+            store.commit(number("b", round)).await.unwrap();
+        }
+    }
+    // Nobody has to apply anything any more for the writer to end.
+    applier.pace.leave();
+    drop(commands);
+    writing.join().unwrap();
+}
+
+/// The folder as it would be if the process were killed now.
+fn killed(dir: &Path, view: &View) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    // Nothing in the background changes the index's files while they are copied.
+    view.index.flush().unwrap();
+    copy::copy_tree(dir, copy.path(), |_| true).unwrap();
+    copy
+}
+
+#[tokio::test]
+async fn an_index_that_fails_poisons_the_store_and_loses_nothing_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let telemetry = Telemetry::default();
+    let store = Store::open(dir.path(), &options(), &telemetry).unwrap();
+    store.commit(number("a", 0)).await.unwrap();
+    let fails = &store.shared.view.index.fails;
+    fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut acknowledged = 1;
+    while store.commit(number("a", acknowledged)).await.is_ok() {
+        acknowledged += 1;
+    }
+    store.poisoned().await;
+    assert_eq!(telemetry.metrics().store_poisoned.get(), 1);
+    let made = usize::try_from(acknowledged).unwrap();
+    assert!(
+        everything(&store).len() >= made,
+        "what is durable stays visible"
+    );
+    assert_eq!(
+        store.commit(number("late", 1)).await,
+        Err(CommitError::Poisoned)
+    );
+    assert_eq!(store.close().await, Err(CommitError::Poisoned));
+    assert!(everything(&open(dir.path())).len() >= made);
+}
+
+/// The room that is made ahead in the guard journal, when nobody was there to give it back.
+#[tokio::test]
+async fn room_left_by_a_kill_is_neither_damage_nor_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for at in 0..10 {
+        store.commit(number("a", at)).await.unwrap();
+    }
+    drop(store);
+    let segments = layout::Layout::new(dir.path()).segments().unwrap();
+    for (_, segment) in &segments {
+        let file = std::fs::OpenOptions::new().write(true).open(segment);
+        let file = file.unwrap();
+        file.set_len(file.metadata().unwrap().len() + 5000).unwrap();
+    }
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.torn_bytes, report.journal.1), (0, 10));
+    assert!(report.damage.is_empty(), "{report:?}");
+    let store = open(dir.path());
+    store.commit(number("a", 10)).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(everything(&open(dir.path())).len(), 11);
 }
 
 /// A group whose append was interrupted, of which nobody was told.
@@ -377,7 +501,7 @@ async fn a_torn_tail_is_cut_off_and_the_next_group_takes_its_place() {
         assert!(report.damage.is_empty());
         opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
     }
-    let store = Store::start(opened.writer, opened.blobs, opened.lock).unwrap();
+    let store = Store::start(opened).unwrap();
     store.commit(number("a", 2)).await.unwrap();
     drop(store);
     let store = open(dir.path());

@@ -1,16 +1,15 @@
 //! The one thread that writes the store.
 //!
 //! It takes everything that waits as one group: checks the preconditions in order, appends the
-//! group to the guard journal, syncs it, applies it to the index, tells everybody. It never
+//! group to the guard journal, syncs it, lays it over the index, tells everybody. The index itself
+//! gets the group later, from the applier's thread. It never
 //! retries: after the first failure the store is poisoned, because what is on disk is then known
 //! only after the next start (a failed fsync may have thrown the data away and succeed when
 //! repeated). Started by `Store::open`; ends when the last handle is gone.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,10 +17,10 @@ use super::changes::{Changes, MAX_CHANGES_BYTES};
 use super::codec::carried_checksum;
 use super::error::{CommitError, IndexError};
 use super::guard_journal::GuardJournal;
-use super::index::Index;
 use super::journal_format::{Mark, Writes, checksum, encode_record};
-use super::manifest::Manifest;
+use super::pace::{Gone, Pace};
 use super::poison::Poison;
+use super::view::View;
 use crate::crash_point::CrashPoint;
 use crate::telemetry::Telemetry;
 
@@ -43,15 +42,13 @@ pub(super) type Answer = oneshot::Sender<Result<(), CommitError>>;
 /// Everything that writing needs; owned by the writer's thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) index: Index,
+    pub(super) view: View,
     pub(super) journal: GuardJournal,
-    pub(super) manifest: Manifest,
     /// Where the store stands.
     pub(super) mark: Mark,
     /// Bytes of the journal between two checkpoints.
     pub(super) segment_bytes: u64,
-    /// Whether segments stay, because a backup needs them.
-    pub(super) keep_segments: Arc<AtomicBool>,
+    pub(super) pace: Arc<Pace>,
     pub(super) telemetry: Telemetry,
 }
 
@@ -62,6 +59,8 @@ pub(super) enum Failure {
     Io(#[from] io::Error),
     #[error("the index failed: {}", source_text(.0))]
     Index(#[from] IndexError),
+    #[error(transparent)]
+    Gone(#[from] Gone),
 }
 
 fn source_text(error: &IndexError) -> String {
@@ -72,7 +71,7 @@ fn source_text(error: &IndexError) -> String {
 #[derive(Debug, Default)]
 struct Group {
     writes: Writes,
-    /// What preconditions have read of the index, so that it is read once.
+    /// What was read of the index, so that it is read once.
     read: HashMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
     made: Vec<Answer>,
@@ -83,6 +82,8 @@ struct Group {
 impl Writer {
     /// Serves commands until every sender is gone, or until the first failure.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>, poison: &Poison) {
+        let pace = Arc::clone(&self.pace);
+        let _closing = Closing(&pace);
         let _guard = poison.guard();
         if let Err(failure) = self.serve(&mut commands, poison) {
             poison.poison(&failure.to_string());
@@ -99,15 +100,18 @@ impl Writer {
         while commands.blocking_recv_many(&mut received, GROUP) > 0 {
             waiting.extend(received.drain(..));
             while !waiting.is_empty() {
-                // A blob that could not be written poisons the store from outside.
+                // The index, or a blob that could not be written, poisons the store from outside.
                 if poison.is_set() {
                     return Ok(());
                 }
                 let mut group = Group::default();
                 // Poisoned before the group is dropped, so that nobody hears of it earlier.
                 self.gather(&mut waiting, &mut group)
-                    .and_then(|()| self.perform(&mut group))
+                    .and_then(|()| self.perform(&mut group, poison))
                     .inspect_err(|failure| poison.poison(&failure.to_string()))?;
+                if poison.is_set() {
+                    return Ok(());
+                }
                 if let Some(answer) = group.close.take() {
                     self.last_checkpoint()?;
                     tell(answer, Ok(()));
@@ -121,8 +125,8 @@ impl Writer {
         self.last_checkpoint()
     }
 
-    /// Takes commands into a group until it is full. Preconditions see the index and what earlier
-    /// commits of the group will have made of it.
+    /// Takes commands into a group until it is full. Preconditions see what is durable and what
+    /// earlier commits of the group will have made of it.
     fn gather(&self, waiting: &mut VecDeque<Command>, group: &mut Group) -> Result<(), Failure> {
         while group.close.is_none() && group.bytes < MAX_CHANGES_BYTES {
             match waiting.pop_front() {
@@ -146,24 +150,45 @@ impl Writer {
 
     fn holds(&self, group: &mut Group, changes: &Changes) -> Result<bool, Failure> {
         for condition in &changes.conditions {
-            let found = match group.writes.get(&condition.key) {
-                Some(made) => made,
-                None => match group.read.entry(condition.key.clone()) {
-                    Entry::Occupied(read) => read.into_mut(),
-                    Entry::Vacant(unread) => unread.insert(self.index.get(&condition.key)?),
-                },
+            let expected = condition.expected.as_deref();
+            let made = group.writes.get(&condition.key);
+            let holds = match made.map(|made| made.as_deref() == expected) {
+                Some(holds) => holds,
+                None => self.found(group, &condition.key, |found| found == expected)?,
             };
-            if *found != condition.expected {
+            if !holds {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// What `look` makes of the stored bytes under a key before the group.
+    fn found<T>(
+        &self,
+        group: &mut Group,
+        key: &[u8],
+        look: impl Fn(Option<&[u8]>) -> T,
+    ) -> Result<T, Failure> {
+        if let Some(read) = group.read.get(key) {
+            return Ok(look(read.as_deref()));
+        }
+        if let Some(looked) = self.view.overlay.look(key, &look) {
+            return Ok(looked);
+        }
+        let read = self.view.index.get(key)?;
+        let looked = look(read.as_deref());
+        group.read.insert(key.to_vec(), read);
+        Ok(looked)
+    }
+
     /// Makes a group durable and tells everybody.
-    fn perform(&mut self, group: &mut Group) -> Result<(), Failure> {
+    fn perform(&mut self, group: &mut Group, poison: &Poison) -> Result<(), Failure> {
         if !group.writes.is_empty() {
             self.write(group)?;
+            if poison.is_set() {
+                return Ok(());
+            }
         }
         self.telemetry
             .store_group(group.made.len(), group.refused.len());
@@ -174,58 +199,51 @@ impl Writer {
             tell(answer, Err(CommitError::Refused));
         }
         if self.journal.segment_bytes() >= self.segment_bytes {
-            self.checkpoint()?;
+            self.journal.rotate(&self.mark)?;
+            self.pace.want_checkpoint();
         }
-        Ok(())
+        Ok(self.pace.wait_for_room()?)
     }
 
     fn write(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let writes = &group.writes;
+        let writes = std::mem::take(&mut group.writes);
         let mut mark = self.mark;
         mark.sequence += 1;
-        for (key, value) in writes {
-            let old = match group.read.remove(key) {
-                Some(read) => read,
-                None => self.index.get(key)?,
-            };
-            mark.count(
-                old.as_deref().map(carried_checksum),
-                checksum(value.as_ref()),
-            );
+        let mut before = Vec::with_capacity(writes.len());
+        for (key, value) in &writes {
+            let old = self.found(group, key, |stored| stored.map(carried_checksum))?;
+            before.push(old.is_some());
+            mark.count(old, checksum(value.as_ref()));
         }
-        let record = encode_record(&self.mark, &mut mark, writes);
+        let record = encode_record(&self.mark, &mut mark, &writes);
         self.journal.append(&record)?;
         CrashPoint::JournalAppended.pass();
         self.journal.sync(mark.sequence)?;
         CrashPoint::JournalSynced.pass();
-        self.index.apply(writes, &mark)?;
-        CrashPoint::IndexApplied.pass();
         self.mark = mark;
+        let bytes = self.view.overlay.lay(writes, &before, mark);
+        self.pace.laid(bytes);
         Ok(())
     }
 
-    /// Notes where the index stands at the end, unless that is noted already.
+    /// Waits until everything is in the index, and notes that, unless it is noted already.
     fn last_checkpoint(&mut self) -> Result<(), Failure> {
-        if self.manifest.checkpoint == self.mark {
+        self.pace.drain()?;
+        if self.pace.last_checkpoint() == self.mark {
             return Ok(());
         }
-        self.checkpoint()
-    }
-
-    /// Makes the index durable up to here, so that the journal before the last checkpoint is no
-    /// longer needed. Keeps one checkpoint's distance more than it must: an index that lost its
-    /// newest part can then still be brought up to date.
-    pub(super) fn checkpoint(&mut self) -> Result<(), Failure> {
-        let previous = self.manifest.checkpoint.sequence;
-        self.index.flush()?;
         self.journal.rotate(&self.mark)?;
-        self.manifest.note(self.mark)?;
-        CrashPoint::CheckpointWritten.pass();
-        if previous < self.mark.sequence && !self.keep_segments.load(Ordering::SeqCst) {
-            self.journal.drop_through(previous)?;
-        }
-        self.telemetry.store_checkpoint(self.mark.sequence);
-        Ok(())
+        self.pace.want_checkpoint();
+        Ok(self.pace.drain()?)
+    }
+}
+
+/// Lets the thread of the index end when the writer's has, however it has.
+struct Closing<'a>(&'a Pace);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
