@@ -90,10 +90,6 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
     let text = String::from_utf8_lossy(body).into_owned();
     let kept = EventContent::Callback(events::keep(&context.store, text).await?);
     loop {
-        if context.store.get(&EVENTS, &key)?.is_some() {
-            context.telemetry.callback_duplicate(&callback.kind());
-            return Ok(Answer::Duplicate);
-        }
         let payment = find_payment(context, callback)?;
         let mut commit = Changes::new();
         let happening = context.waits.happening().await;
@@ -108,8 +104,15 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         );
         match context.store.commit(commit).await {
             Ok(()) => {}
-            // Somebody else changed the payment meanwhile; look again.
-            Err(CommitError::Refused) => continue,
+            // Either it was taken before, or somebody else changed the payment meanwhile. Asking
+            // first would cost every callback what only the repeated ones need.
+            Err(CommitError::Refused) => {
+                if context.store.get(&EVENTS, &key)?.is_none() {
+                    continue;
+                }
+                context.telemetry.callback_duplicate(&callback.kind());
+                return Ok(Answer::Duplicate);
+            }
             Err(error) => return Err(error.into()),
         }
         drop(happening);
