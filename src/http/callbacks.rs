@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 
 use super::body::{self, BodyError};
+use super::finish::Finish;
 use crate::config;
 use crate::runner::{Answer, Handle};
 use crate::telemetry::Telemetry;
@@ -65,27 +66,19 @@ async fn receive(State(intake): State<Intake>, request: Request) -> StatusCode {
             return error.status();
         }
     };
-    let key = text(&head.headers, "x-processing-key");
-    let signature = text(&head.headers, "x-processing-signature");
-    // A task of its own: when the client goes away, what has begun must still come to its end, or
-    // the runs that the callback started would wait for the next start of the daemon.
+    // When the client goes away, what has begun must still come to its end, or the runs that the
+    // callback started would wait for the next start of the daemon.
     let handle = intake.handle;
-    let taken = tokio::spawn(async move {
-        let (key, signature) = (key.as_deref(), signature.as_deref());
+    let taken = Finish::new(async move {
+        let key = text(&head.headers, "x-processing-key");
+        let signature = text(&head.headers, "x-processing-signature");
         handle.accept(key, signature, &body).await
     });
-    match taken.await {
-        Ok(answer) => status(answer),
-        Err(error) => {
-            intake.telemetry.callback_refused(&error);
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    }
+    status(taken.await)
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?;
-    value.to_str().ok().map(str::to_owned)
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
 const fn status(answer: Answer) -> StatusCode {

@@ -8,6 +8,7 @@ mod admin;
 mod bind;
 mod body;
 mod callbacks;
+mod finish;
 mod serve;
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 const VERSION: usize = 2;
 const HEAD: usize = VERSION + 4;
+/// Bytes that few records go beyond.
+const USUAL: usize = 512;
 
 /// The stored form of `record` under `key`.
 pub(super) fn encode<V: Serialize>(
@@ -15,11 +17,14 @@ pub(super) fn encode<V: Serialize>(
     version: u16,
     record: &V,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let json = serde_json::to_vec(record)?;
-    let mut stored = Vec::with_capacity(HEAD + json.len());
+    let mut stored = Vec::with_capacity(USUAL);
     stored.extend(version.to_be_bytes());
-    stored.extend(checksum(key, version, &json).to_be_bytes());
-    stored.extend(json);
+    stored.extend([0; HEAD - VERSION]);
+    serde_json::to_writer(&mut stored, record)?;
+    if let Some((head, json)) = stored.split_at_mut_checked(HEAD) {
+        let checksum = checksum(key, version, json).to_be_bytes();
+        head.split_at_mut(VERSION).1.copy_from_slice(&checksum);
+    }
     Ok(stored)
 }
 
