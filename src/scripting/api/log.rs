@@ -1,6 +1,9 @@
 //! `log::`, `print` and `debug`: lines in the run's log.
 
-use rhai::{Dynamic, Engine, FuncRegistration, Map, Module, NativeCallContext};
+use rhai::{
+    Array, Dynamic, Engine, FnPtr, FuncRegistration, ImmutableString, Map, Module,
+    NativeCallContext, Variant,
+};
 use serde_json::{Value, json};
 
 use super::secret::SecretText;
@@ -37,32 +40,34 @@ fn shown(value: &Dynamic) -> String {
         .map_or_else(|| value.to_string(), |secret| format!("{secret:?}"))
 }
 
-/// Adds `print` and `debug`.
+/// Adds `print` and `debug`. Rhai has its own for some types, which lead nowhere and would be taken
+/// before one for values of any type, so those types have one each.
 pub(super) fn add_to(engine: &mut Engine) {
+    add_for::<Dynamic>(engine);
+    add_for::<ImmutableString>(engine);
+    add_for::<char>(engine);
+    add_for::<bool>(engine);
+    add_for::<()>(engine);
+    add_for::<Array>(engine);
+    add_for::<Map>(engine);
+    add_for::<FnPtr>(engine);
+}
+
+fn add_for<T: Variant + Clone>(engine: &mut Engine) {
     FuncRegistration::new("print").register_into_engine(
         engine,
-        |context: NativeCallContext, value: Dynamic| {
-            line(
-                &context,
-                "print",
-                LogLevel::Info,
-                shown(&value),
-                Value::Null,
-            )
+        |context: NativeCallContext, value: T| {
+            let text = shown(&Dynamic::from(value));
+            line(&context, "print", LogLevel::Info, text, Value::Null)
         },
     );
     FuncRegistration::new("debug").register_into_engine(
         engine,
-        |context: NativeCallContext, value: Dynamic| {
+        |context: NativeCallContext, value: T| {
             let site = current::site(&context);
             let fields = json!({"file": site.file, "line": site.line});
-            line(
-                &context,
-                "debug",
-                LogLevel::Debug,
-                format!("{value:?}"),
-                fields,
-            )
+            let text = format!("{:?}", Dynamic::from(value));
+            line(&context, "debug", LogLevel::Debug, text, fields)
         },
     );
 }
