@@ -71,7 +71,7 @@ pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
 pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};
 pub use restore::{RestoreError, restore};
-pub use scan::{Order, Range};
+pub use scan::{Each, Order, Range, Unreadable};
 pub use table::{Record, Table, Versioned};
 pub use verify::{Report, verify};
 
@@ -264,18 +264,64 @@ impl Store {
         limit: usize,
         order: Order,
     ) -> Result<Vec<(K, V)>, ReadError> {
+        self.stored(table, range, limit, order)?
+            .into_iter()
+            .map(|(key, stored)| Ok((table.key(&key)?, table.decode(&key, &stored)?)))
+            .collect()
+    }
+
+    /// The same as [`Store::scan`], but a record that cannot be read does not hide the others.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the index fails, or a key is malformed.
+    pub fn scan_each<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        range: &Range<K>,
+        limit: usize,
+        order: Order,
+    ) -> Result<Vec<Each<K, V>>, ReadError> {
+        self.stored(table, range, limit, order)?
+            .into_iter()
+            .map(|(key, stored)| {
+                let record = table.decode(&key, &stored);
+                let record = record.map_err(|error| Unreadable { error, stored });
+                Ok((table.key(&key)?, record))
+            })
+            .collect()
+    }
+
+    /// The keys that [`Store::scan`] would answer, without reading their records.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the index fails, or a key is malformed.
+    pub fn keys<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        range: &Range<K>,
+        limit: usize,
+        order: Order,
+    ) -> Result<Vec<K>, ReadError> {
+        self.stored(table, range, limit, order)?
+            .into_iter()
+            .map(|(key, _)| table.key(&key))
+            .collect()
+    }
+
+    fn stored<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        range: &Range<K>,
+        limit: usize,
+        order: Order,
+    ) -> Result<Vec<index::Stored>, ReadError> {
         let table_prefix = table.stored_prefix();
         let prefix = [table_prefix.as_slice(), &range.prefix].concat();
         let mut span = Span::of(prefix);
         if let Some(after) = &range.after {
             span.go_on_after([table_prefix.as_slice(), after].concat(), order);
         }
-        self.shared
-            .view
-            .scan(span, order, limit)?
-            .into_iter()
-            .map(|(key, stored)| Ok((table.key(&key)?, table.decode(&key, &stored)?)))
-            .collect()
+        Ok(self.shared.view.scan(span, order, limit)?)
     }
 
     /// Stores a content under its hash: on disk when this returns. The same content is stored

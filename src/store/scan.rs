@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Bound;
 
+use super::error::ReadError;
 use super::key::{Key, Leading, encode_open_text};
 
 /// A range of the keys of a table, by their encoded order.
@@ -14,6 +15,18 @@ pub struct Range<K> {
     pub(super) after: Option<Vec<u8>>,
     keys: PhantomData<fn(K)>,
 }
+
+/// A record that cannot be read, as it is stored.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Why not.
+    pub error: ReadError,
+    /// Its bytes.
+    pub stored: Vec<u8>,
+}
+
+/// A key and its record, or what is stored instead.
+pub type Each<K, V> = (K, Result<V, Unreadable>);
 
 /// The direction of a scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
