@@ -199,7 +199,7 @@ async fn ended(runner: &Handle) {
     let parked = Filter {
         limit: 1,
         state: Some("parked".to_owned()),
-        script: None,
+        ..Filter::EVERYTHING
     };
     assert_eq!(runner.runs(&parked).unwrap(), serde_json::json!([]));
 }

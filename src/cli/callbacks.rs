@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, items, list, table, text, time};
+use super::output::{facts, field, list, table, text, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,18 +28,17 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
-    let daemon = Daemon::of(settings)?;
     match command {
         Command::List { listed, kind } => {
-            let rows = daemon.get(&listed.path("callbacks", &[("kind", kind.as_deref())]))?;
-            listed.shown.show(&rows, |rows| rows_table(items(rows)));
+            let filters = [("kind", kind.as_deref())];
+            listed.list(settings, "callbacks", &filters, rows_table)
         }
         Command::Show { id, shown } => {
-            let callback = daemon.get(&below("callbacks", &id))?;
+            let callback = Daemon::of(settings)?.get(&below("callbacks", &id))?;
             shown.show(&callback, story);
+            Ok(())
         }
     }
-    Ok(())
 }
 
 fn rows_table(rows: &[Value]) -> String {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, items, list, short, table, text, time};
+use super::output::{facts, field, list, short, table, text, time};
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -20,6 +20,9 @@ pub(super) enum Command {
         /// Only payments of this script, without `.rhai`
         #[arg(long)]
         script: Option<String>,
+        /// Only payments of handlers of this name
+        #[arg(long)]
+        handler: Option<String>,
     },
     /// Tell the story of one payment
     Show {
@@ -31,23 +34,26 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
-    let daemon = Daemon::of(settings)?;
     match command {
         Command::List {
             listed,
             state,
             script,
+            handler,
         } => {
-            let filters = [("state", state.as_deref()), ("script", script.as_deref())];
-            let rows = daemon.get(&listed.path("payments", &filters))?;
-            listed.shown.show(&rows, |rows| rows_table(items(rows)));
+            let filters = [
+                ("state", state.as_deref()),
+                ("script", script.as_deref()),
+                ("handler", handler.as_deref()),
+            ];
+            listed.list(settings, "payments", &filters, rows_table)
         }
         Command::Show { foreign_id, shown } => {
-            let payment = daemon.get(&below("payments", &foreign_id))?;
+            let payment = Daemon::of(settings)?.get(&below("payments", &foreign_id))?;
             shown.show(&payment, story);
+            Ok(())
         }
     }
-    Ok(())
 }
 
 fn rows_table(rows: &[Value]) -> String {

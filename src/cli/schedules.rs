@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::admin_client::{Daemon, below};
+use super::admin_client::{Daemon, below, filtered};
 use super::exit_code::Outcome;
-use super::listed::{Listed, Shown};
+use super::listed::Shown;
 use super::output::{field, items, list, table, time};
 use super::settings::Settings;
 
@@ -21,7 +21,10 @@ pub(super) enum Command {
         /// script is not in use any more
         name: String,
         #[command(flatten)]
-        listed: Listed,
+        shown: Shown,
+        /// The most rows
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
     },
 }
 
@@ -32,10 +35,11 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
             let rows = daemon.get("schedules")?;
             shown.show(&rows, |rows| rows_table(items(rows)));
         }
-        Command::History { name, listed } => {
+        Command::History { name, shown, limit } => {
             let path = below("schedules/history", &name);
-            let history = daemon.get(&listed.path(&path, &[]))?;
-            listed.shown.show(&history, history_table);
+            let limit = limit.to_string();
+            let history = daemon.get(&filtered(&path, &[("limit", Some(limit.as_str()))]))?;
+            shown.show(&history, history_table);
         }
     }
     Ok(())

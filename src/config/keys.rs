@@ -50,7 +50,7 @@ const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 /// Every key with a fixed name. Under `[secrets]` the operator chooses the names.
-pub const KEYS: [Key; 30] = [
+pub const KEYS: [Key; 32] = [
     key(
         "gateway.base_url",
         Kind::Text,
@@ -95,12 +95,14 @@ pub const KEYS: [Key; 30] = [
     key("store.cache", Kind::Text, "\"64MiB\""),
     key("admin.listen", Kind::Text, "\"127.0.0.1:8081\""),
     key("admin.token", Kind::Secret, "\"env:BURSAR_ADMIN_TOKEN\""),
+    key("history.keep", Kind::Text, "\"90d\""),
+    key("history.keep_most", Kind::Integer, "1000000"),
     key("log.format", Kind::Text, "\"json\""),
     key("log.level", Kind::Text, "\"info\""),
 ];
 
 /// The tables that keys stand in.
-pub const TABLES: [&str; 9] = [
+pub const TABLES: [&str; 10] = [
     "gateway",
     "callbacks",
     "scripts",
@@ -108,6 +110,7 @@ pub const TABLES: [&str; 9] = [
     "scripts.limits",
     "store",
     "admin",
+    "history",
     "secrets",
     "log",
 ];

@@ -54,6 +54,8 @@ pub struct Config {
     pub store: Store,
     /// `[admin]`
     pub admin: Admin,
+    /// `[history]`
+    pub history: History,
     /// `[secrets]`: what `secret("NAME")` gives to scripts.
     pub secrets: BTreeMap<String, Secret>,
     /// `[log]`
@@ -158,6 +160,15 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The token to present; `None` is possible on loopback only.
     pub token: Option<Secret>,
+}
+
+/// `[history]`: what is kept of the past.
+#[derive(Debug, Clone, Copy)]
+pub struct History {
+    /// How long runs that have ended are kept, and records of slots.
+    pub keep: Duration,
+    /// The most closed runs that are kept.
+    pub keep_most: u64,
 }
 
 /// `[log]`

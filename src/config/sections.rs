@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::reader::Reader;
 use super::refusal::Refusal;
 use super::{
-    Admin, Callbacks, Config, Gateway, Limits, Log, LogFormat, Need, Scripts, ScriptsHttp, Store,
-    base_url, callback_path, choice, duration, listen, origin, size,
+    Admin, Callbacks, Config, Gateway, History, Limits, Log, LogFormat, Need, Scripts, ScriptsHttp,
+    Store, base_url, callback_path, choice, duration, listen, origin, size,
 };
 
 const KIB: u64 = 1 << 10;
@@ -22,6 +22,7 @@ pub fn read(reader: &mut Reader<'_>, need: Need) -> Config {
         scripts: scripts(reader),
         store: store(reader),
         admin: admin(reader, need),
+        history: history(reader),
         secrets: reader
             .secret_names()
             .into_iter()
@@ -126,6 +127,16 @@ fn admin(reader: &mut Reader<'_>, need: Need) -> Admin {
     Admin {
         listen,
         token: reader.token(listen, need),
+    }
+}
+
+fn history(reader: &mut Reader<'_>) -> History {
+    let day = Duration::from_hours(24);
+    History {
+        keep: reader.text("history.keep", |text| {
+            duration::parse(text, &(day..=day.saturating_mul(3650)))
+        }),
+        keep_most: reader.integer("history.keep_most", &(1_000..=100_000_000)),
     }
 }
 

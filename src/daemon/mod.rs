@@ -29,6 +29,12 @@ pub use start::StartError;
 /// step, and after as long again they are abandoned.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long after the start the past is tidied up for the first time: other work goes first then.
+const FIRST_TIDYING: Duration = Duration::from_mins(5);
+
+/// How long after that for the next time.
+const NEXT_TIDYING: Duration = Duration::from_hours(24);
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
@@ -136,4 +142,20 @@ async fn wake(
         }
     }
     drop(wakeups);
+}
+
+/// Deletes what is older than is kept, some time after the start and then once a day, until `stop`
+/// is set.
+async fn tidy_up(handle: Handle, mut stop: flag::Receiver<bool>) {
+    let mut pause = FIRST_TIDYING;
+    loop {
+        let pass = async {
+            tokio::time::sleep(pause).await;
+            handle.tidy_up().await;
+        };
+        tokio::select! {
+            () = pass => pause = NEXT_TIDYING,
+            _ = stop.changed() => return,
+        }
+    }
 }

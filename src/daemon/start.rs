@@ -8,7 +8,7 @@ use tokio::sync::watch as flag;
 use tokio::task::JoinSet;
 
 use super::watch::{LOOK_EVERY, Watch};
-use super::{Daemon, reload, wake};
+use super::{Daemon, reload, tidy_up, wake};
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::diagnostic::{Diagnostic, render};
@@ -82,6 +82,7 @@ pub(super) async fn start(
         names,
         max_in_flight: config.gateway.max_in_flight,
         unknown_after: config.gateway.unknown_after,
+        history: config.history,
     })?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());
     let first = reload::look(&handle, &config.scripts.dir).await?;
@@ -102,6 +103,7 @@ pub(super) async fn start(
             watch,
             telemetry.clone(),
         )),
+        tokio::spawn(tidy_up(handle.clone(), stopped.clone())),
     ];
     let addresses = (local(&callbacks)?, local(&admin)?);
     let routers = (

@@ -259,14 +259,23 @@ pub struct Asked {
 /// The longest [`Asked::summary`], in characters.
 const SUMMARY_LIMIT: usize = 400;
 
+/// The same for a logged line, which is read from its summary. Four bytes for each character, the
+/// most that one takes in a record, are less than what a record holds.
+const LOG_LIMIT: usize = 6_000;
+
 impl Asked {
     /// Keeps a request of `kind` whose JSON is `json`.
     #[must_use]
     pub fn new(kind: &str, json: &str) -> Self {
+        let limit = if kind == "log" {
+            LOG_LIMIT
+        } else {
+            SUMMARY_LIMIT
+        };
         Self {
             kind: kind.to_owned(),
             digest: super::id::digest(&[kind, json]),
-            summary: json.chars().take(SUMMARY_LIMIT).collect(),
+            summary: json.chars().take(limit).collect(),
         }
     }
 }

@@ -77,6 +77,7 @@ impl World {
             names: Known::default(),
             unknown_after: Duration::from_mins(15),
             max_in_flight: 1,
+            history: config.history,
         })
         .unwrap();
         Self {

@@ -25,6 +25,10 @@ const LIST_LIMIT: usize = 10_000;
 /// The most bytes of several journal entries in one record.
 const CHUNK: usize = 16 * 1024;
 
+/// The bytes of summaries after which a buffer is written. Twice as much, which is what they take at
+/// the most, is well below what one commit holds.
+const HEAVY: usize = 512 * 1024;
+
 /// A key of the `once` tables: script and key.
 pub(super) type OnceKey = (String, String);
 
@@ -63,6 +67,8 @@ pub(super) struct Buffer {
     claimed: Vec<(OnceKey, Option<Versioned<RunId>>)>,
     emitted: Vec<Emission>,
     logged: Vec<LogLine>,
+    /// Bytes of the entries' summaries.
+    summaries: usize,
 }
 
 impl Buffer {
@@ -75,7 +81,14 @@ impl Buffer {
         self.entries.len()
     }
 
+    /// Whether there is so much to write that one commit would soon not hold it.
+    pub(super) const fn is_heavy(&self) -> bool {
+        self.summaries >= HEAVY
+    }
+
     pub(super) fn push(&mut self, step: u64, entry: JournalEntry) {
+        let bytes = entry.request.summary.len();
+        self.summaries = self.summaries.saturating_add(bytes);
         self.entries.push((step, entry));
     }
 

@@ -83,7 +83,7 @@ pub(super) type Execute = Arc<dyn Fn(&Ticket) -> After + Send + Sync>;
 pub(super) struct Dispatcher {
     queues: Mutex<Queues>,
     /// Something was queued, or it stops.
-    changed: Condvar,
+    pub(super) changed: Condvar,
     /// A thread has ended its run.
     idle: Condvar,
     most: usize,
@@ -94,27 +94,31 @@ pub(super) struct Dispatcher {
 }
 
 #[derive(Debug, Default)]
-struct Queues {
+pub(super) struct Queues {
     /// Runs that may be executed, by handler.
-    ready: BTreeMap<HandlerId, VecDeque<Ticket>>,
+    pub(super) ready: BTreeMap<HandlerId, VecDeque<Ticket>>,
     /// Whose turn it is; every handler with something ready is in it once.
-    turns: VecDeque<HandlerId>,
+    pub(super) turns: VecDeque<HandlerId>,
     /// Runs behind the one of their lane that is queued, executed, retrying or waiting.
-    lanes: HashMap<Lane, VecDeque<Ticket>>,
+    pub(super) lanes: HashMap<Lane, VecDeque<Ticket>>,
     /// Runs that become ready later.
-    later: BTreeMap<(Timestamp, RunId), Ticket>,
+    pub(super) later: BTreeMap<(Timestamp, RunId), Ticket>,
     /// Runs that wait in front of their lane.
-    waiting: HashSet<RunId>,
+    pub(super) waiting: HashSet<RunId>,
     /// Runs that may go on before the thread that executed them last is done with them.
     early: HashMap<RunId, Ticket>,
-    executing: HashMap<RunId, HandlerId>,
+    pub(super) executing: HashMap<RunId, HandlerId>,
     executing_by_script: HashMap<String, usize>,
     /// Runs of each handler that are not closed, ready or not.
     open: HashMap<HandlerId, usize>,
-    known: HashSet<RunId>,
+    pub(super) known: HashSet<RunId>,
+    /// Runs that are being executed and are to end at their next step.
+    pub(super) cancelling: HashSet<RunId>,
+    /// Runs that are kept from execution; see `holds`.
+    pub(super) held: HashSet<RunId>,
     threads: usize,
     waiting_threads: usize,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Dispatcher {
@@ -196,7 +200,7 @@ impl Dispatcher {
     }
 
     /// Starts threads for work that no thread waits for.
-    fn staff(self: &Arc<Self>, queues: &mut Queues) {
+    pub(super) fn staff(self: &Arc<Self>, queues: &mut Queues) {
         self.staff_beyond(queues, 0);
     }
 
@@ -263,18 +267,29 @@ impl Dispatcher {
         let mut queues = self.queues();
         queues.leave(ticket);
         match after {
-            After::Closed => queues.close(ticket),
+            After::Closed => {
+                queues.cancelling.remove(&ticket.run);
+                queues.close(ticket);
+            }
+            // It was asked to end too late for this execution: the next one ends it.
+            After::Again(_) if queues.cancelling.contains(&ticket.run) => {
+                queues.make_ready(ticket.clone());
+            }
             After::Again(at) => {
                 let key = (*at, ticket.run);
                 queues.later.insert(key, ticket.clone());
             }
             After::AtOnce => queues.make_ready(ticket.clone()),
-            After::Waiting => match &ticket.lane {
-                Some(lane) if lane.is_kept_while_waiting() => {
-                    queues.waiting.insert(ticket.run);
+            After::Waiting => {
+                // Whoever asked for its end finds it waiting, and ends it so.
+                queues.cancelling.remove(&ticket.run);
+                match &ticket.lane {
+                    Some(lane) if lane.is_kept_while_waiting() => {
+                        queues.waiting.insert(ticket.run);
+                    }
+                    Some(_) | None => queues.close(ticket),
                 }
-                Some(_) | None => queues.close(ticket),
-            },
+            }
             After::Left => {}
         }
         if let Some(ticket) = queues.early.remove(&ticket.run) {
@@ -294,7 +309,7 @@ impl Dispatcher {
         self.telemetry.metrics().runs_queued.set(ready);
     }
 
-    fn queues(&self) -> MutexGuard<'_, Queues> {
+    pub(super) fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -318,6 +333,9 @@ impl Drop for Ending<'_> {
 
 impl Queues {
     fn admit(&mut self, ticket: Ticket) {
+        if self.held.contains(&ticket.run) {
+            return;
+        }
         if self.executing.contains_key(&ticket.run) {
             self.early.insert(ticket.run, ticket);
             return;
@@ -421,7 +439,9 @@ impl Queues {
         }
     }
 
-    fn close(&mut self, ticket: &Ticket) {
+    /// Forgets a run whose lane does not wait for it.
+    pub(super) fn forget(&mut self, ticket: &Ticket) {
+        self.waiting.remove(&ticket.run);
         self.known.remove(&ticket.run);
         if let Some(count) = self.open.get_mut(&ticket.handler) {
             *count = count.saturating_sub(1);
@@ -429,6 +449,10 @@ impl Queues {
                 self.open.remove(&ticket.handler);
             }
         }
+    }
+
+    pub(super) fn close(&mut self, ticket: &Ticket) {
+        self.forget(ticket);
         let Some(lane) = &ticket.lane else { return };
         let next = self.lanes.get_mut(lane).and_then(VecDeque::pop_front);
         match next {

@@ -62,6 +62,9 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
     if let Ok(due) = run.state.next(RunEvent::Due) {
         run.state = due;
     }
+    if context.dispatcher.is_cancelling(run.id) {
+        return Ok(conclude(context, run, None, &Verdict::cancelled()));
+    }
     let (set, handler) = match find_handler(context, &run) {
         Ok(found) => found,
         Err(SetError::Read(error)) => return Err(error),
@@ -190,6 +193,8 @@ fn judge(run: &Run, retry: Retry, world: &World, ended: Ended, limit: Duration) 
             Some(suspension) => return Judged::Suspended(Box::new(suspension)),
             None => return Judged::Nothing(After::Left),
         },
+        Ended::Interrupted(Interrupt::OnceLost(reason)) => Verdict::parked(reason),
+        Ended::Interrupted(Interrupt::Cancelled) => Verdict::cancelled(),
         Ended::Interrupted(Interrupt::Contended) => return Judged::Nothing(After::AtOnce),
         Ended::Interrupted(Interrupt::Shutdown | Interrupt::Poisoned) => {
             return Judged::Nothing(After::Left);
@@ -210,6 +215,14 @@ impl Verdict {
         Self {
             event: RunEvent::Failed,
             error: Some(error),
+            again_after: None,
+        }
+    }
+
+    const fn cancelled() -> Self {
+        Self {
+            event: RunEvent::Cancelled,
+            error: None,
             again_after: None,
         }
     }
@@ -330,6 +343,9 @@ fn suspend(
     world: &Arc<World>,
     suspension: Suspension,
 ) -> After {
+    if context.dispatcher.is_cancelling(run.id) {
+        return conclude(context, run, Some(world), &Verdict::cancelled());
+    }
     let running = run.state.next(RunEvent::Started);
     let Ok(state) = running.and_then(|running| running.next(RunEvent::Suspended)) else {
         return After::Closed;

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::crash_point::CrashPoint;
@@ -19,6 +21,10 @@ use crate::store::{Changes, CommitError, ReadError, Store};
 
 /// The most sets kept compiled besides the current one.
 const KEPT: usize = 8;
+
+/// How long after it was replaced a set may still be in the hands of somebody who starts runs on
+/// it. Taking it up and writing the runs takes milliseconds.
+const STILL_IN_HAND: Duration = Duration::from_hours(1);
 
 /// Why a set that a run is pinned to cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,8 @@ pub(super) enum SetError {
 pub(super) struct Generations {
     current: ArcSwap<ScriptSet>,
     known: Mutex<HashMap<SetHash, Arc<ScriptSet>>>,
+    /// When each earlier set of this process was replaced.
+    replaced: Mutex<HashMap<SetHash, Instant>>,
     store: Store,
     limits: Limits,
     names: Known,
@@ -62,6 +70,7 @@ impl Generations {
         Ok(Self {
             current: ArcSwap::from_pointee(empty),
             known: Mutex::default(),
+            replaced: Mutex::default(),
             store,
             limits,
             names,
@@ -97,8 +106,29 @@ impl Generations {
         CrashPoint::ReloadCompiled.pass();
         let set = Arc::new(set);
         self.remember(&set);
-        self.current.store(Arc::clone(&set));
+        self.make_current(Arc::clone(&set));
         Ok(set)
+    }
+
+    fn make_current(&self, set: Arc<ScriptSet>) {
+        let before = self.current().hash().clone();
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        replaced.retain(|_, at| at.elapsed() < STILL_IN_HAND);
+        replaced.insert(before, Instant::now());
+        drop(replaced);
+        self.current.store(set);
+    }
+
+    /// Whether no new run can start on that set: it is not the current one, and whoever took it up
+    /// while it was has long written what it started.
+    pub(super) fn is_left(&self, hash: &SetHash) -> bool {
+        // In the order opposite to that in which a set is replaced.
+        if self.current().hash() == hash {
+            return false;
+        }
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = replaced.get(hash);
+        at.is_none_or(|at| at.elapsed() >= STILL_IN_HAND)
     }
 
     /// Makes the set that was used last the current one again. Answers whether there is one.
@@ -107,7 +137,7 @@ impl Generations {
             return Ok(None);
         };
         let set = self.pinned(&hash)?;
-        self.current.store(set);
+        self.make_current(set);
         Ok(Some(hash))
     }
 

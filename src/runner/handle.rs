@@ -121,6 +121,7 @@ impl Handle {
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
             unknown_after: parts.unknown_after,
+            history: parts.history,
             generations,
             firings,
             dispatcher: Arc::new(dispatcher),
@@ -382,5 +383,11 @@ impl Handle {
     /// Resolves when the store stops taking writes: the daemon must then end.
     pub async fn poisoned(&self) {
         self.context.store.poisoned().await;
+    }
+
+    /// What time it is for the daemon.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.context.clock.now()
     }
 }

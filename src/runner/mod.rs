@@ -21,15 +21,20 @@ mod dispatcher;
 mod events;
 mod executor;
 mod failures;
+mod filter;
 mod firings;
 mod generations;
 mod handle;
+mod holds;
 mod intake;
 mod key_locks;
 mod ledger;
 mod once;
 mod pace;
 mod payments;
+mod people;
+mod retention;
+mod run_views;
 mod slot_history;
 mod slots;
 mod steps;
@@ -46,7 +51,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::runtime;
 
-use crate::config::Limits;
+use crate::config::{History, Limits};
 use crate::domain::clock::Clock;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::TransactionKey;
@@ -57,9 +62,12 @@ use crate::store::{ReadError, Store};
 use crate::telemetry::Telemetry;
 use crate::triggers::intake::Verifier;
 
+pub use filter::Filter;
 pub use handle::{Handle, NotFired, Reload};
 pub use intake::Answer;
-pub use views::{Filter, ViewError};
+pub use people::NotChanged;
+pub use retention::TidiedUp;
+pub use views::ViewError;
 
 use dispatcher::Dispatcher;
 use firings::Firings;
@@ -95,6 +103,8 @@ pub struct Parts {
     pub max_in_flight: usize,
     /// `gateway.unknown_after`
     pub unknown_after: Duration,
+    /// What is kept of the past.
+    pub history: History,
 }
 
 /// What the parts of the runner share.
@@ -111,6 +121,7 @@ struct Context {
     limits: Limits,
     max_in_flight: usize,
     unknown_after: Duration,
+    history: History,
     generations: Arc<Generations>,
     firings: Firings,
     dispatcher: Arc<Dispatcher>,

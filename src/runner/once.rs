@@ -12,7 +12,7 @@ use super::key_locks::KeyGuard;
 use super::world::{Progress, World};
 use crate::domain::id::RunId;
 use crate::domain::run::Outcome;
-use crate::scripting::effects::{Code, Failure, Request, Stop};
+use crate::scripting::effects::{Code, Failure, Interrupt, Request, Stop};
 use crate::store::ReadError;
 use crate::store::schema::{ONCE, ONCE_CLAIMS, RUNS};
 
@@ -21,6 +21,9 @@ pub(super) struct OnceScope {
     pub(super) key: String,
     /// The step that follows its beginning.
     pub(super) first_step: u64,
+    /// Why nothing new may be done in it, when its beginning was answered from the journal and it
+    /// is not this run's any more.
+    lost: Option<String>,
     /// Keeps other runs out of it.
     _guard: KeyGuard<OnceKey>,
 }
@@ -59,7 +62,7 @@ impl World {
             return Err(Failure::new(Code::Timeout, text).into());
         }
         progress.buffer.claim_once(scope.clone(), claim);
-        enter(progress, step, scope.1, guard);
+        enter(progress, step, scope.1, None, guard);
         Ok(Value::Null)
     }
 
@@ -77,12 +80,46 @@ impl World {
         {
             let scope = (self.run.handler.script.clone(), key.clone());
             let guard = self.wait(self.context.once_locks.lock(&scope))?;
-            enter(progress, step, scope.1, guard);
+            let lost = self.lost(&scope).map_err(|error| self.unreadable(&error))?;
+            enter(progress, step, scope.1, lost, guard);
         }
         if matches!(request, Request::OnceEnd { .. }) {
             progress.once.pop();
         }
         Ok(())
+    }
+
+    /// Whether a closure that this run has begun is not its own any more: a run's claim ends when
+    /// it is parked, and others may have begun or finished the closure before a person let this
+    /// one go on.
+    fn lost(&self, scope: &OnceKey) -> Result<Option<String>, ReadError> {
+        let store = &self.context.store;
+        let (key, what) = (&scope.1, "this run had begun");
+        let advice = "cancel this run, or put right by hand what is left of it";
+        if store.get(&ONCE, scope)?.is_some() {
+            return Ok(Some(format!(
+                "`once(\"{key}\")`, which {what}, has meanwhile been finished by another run, and must not be executed twice: {advice}"
+            )));
+        }
+        let claim = store.get(&ONCE_CLAIMS, scope)?;
+        Ok(match claim {
+            Some(run) if run == self.run.id => None,
+            Some(run) => Some(format!(
+                "`once(\"{key}\")`, which {what}, has meanwhile been begun by the run {run}, and must not be executed twice: {advice}"
+            )),
+            None => Some(format!(
+                "`once(\"{key}\")`, which {what}, is claimed by no run any more, and must not be executed twice: {advice}"
+            )),
+        })
+    }
+
+    /// Refuses a new step inside of a closure that is not this run's any more. Recorded steps are
+    /// answered there as everywhere.
+    pub(super) fn check_once(progress: &Progress) -> Result<(), Stop> {
+        let lost = progress.once.iter().find_map(|scope| scope.lost.clone());
+        lost.map_or(Ok(()), |reason| {
+            Err(Stop::Interrupt(Interrupt::OnceLost(reason)))
+        })
     }
 
     /// The innermost closure has failed: what follows is not part of it.
@@ -100,10 +137,17 @@ impl World {
     }
 }
 
-fn enter(progress: &mut Progress, step: u64, key: String, guard: KeyGuard<OnceKey>) {
+fn enter(
+    progress: &mut Progress,
+    step: u64,
+    key: String,
+    lost: Option<String>,
+    guard: KeyGuard<OnceKey>,
+) {
     progress.once.push(OnceScope {
         key,
         first_step: step.saturating_add(1),
+        lost,
         _guard: guard,
     });
 }

@@ -1,33 +1,24 @@
-//! What people are shown: runs, payments, callbacks, schedules and scripts as JSON, for the admin
-//! API and the command line. Reads only.
+//! What people are shown: payments, callbacks, schedules and scripts as JSON, for the admin API
+//! and the command line. Reads only. Runs are shown by `run_views`.
+
+use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
 use super::events;
+use super::filter::{Filter, newest};
 use super::handle::Handle;
 use super::slots::schedules;
-use crate::domain::clock::shown;
+use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{Handler, Trigger};
-use crate::domain::id::{ForeignId, RunId};
+use crate::domain::id::{ForeignId, HandlerId};
 use crate::domain::payment::Payment;
-use crate::domain::run::{JournalEntry, Outcome, Run};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_ORDER, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, RUNS, SLOTS, STEPS,
+    EVENTS, EVENTS_BY_ORDER, EventRecord, OPEN_RUNS, PAYMENTS, PAYMENTS_BY_TIME, SLOTS,
 };
 use crate::store::{Order, Range, ReadError};
 
-/// Which rows of a list are wanted. Rows are read newest first until `limit` match.
-#[derive(Debug, Clone)]
-pub struct Filter {
-    /// The most rows.
-    pub limit: usize,
-    /// Only rows in this state (runs, payments) or of this kind (callbacks).
-    pub state: Option<String>,
-    /// Only rows of this script.
-    pub script: Option<String>,
-}
-
-/// The most rows looked at for one list.
+/// The most open runs that are counted.
 const MOST_READ: usize = 10_000;
 
 /// Why something cannot be shown.
@@ -50,60 +41,6 @@ pub enum ViewError {
 }
 
 impl Handle {
-    /// Runs, newest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn runs(&self, filter: &Filter) -> Result<Value, ViewError> {
-        let store = &self.context.store;
-        let mut rows = Vec::new();
-        for (_, run) in store.scan(&RUNS, &Range::all(), MOST_READ, Order::Descending)? {
-            if rows.len() >= filter.limit {
-                break;
-            }
-            let state = self.run_state(&run);
-            if filter.admits(state, &run.handler.script) {
-                rows.push(run_row(&run, state));
-            }
-        }
-        Ok(Value::Array(rows))
-    }
-
-    /// One run with its journal.
-    ///
-    /// # Errors
-    /// When there is none of that id, or the store cannot be read.
-    pub fn run(&self, id: &str) -> Result<Value, ViewError> {
-        let store = &self.context.store;
-        let missing = || ViewError::NotFound {
-            what: "run",
-            id: id.to_owned(),
-        };
-        let run_id: RunId = id.parse().map_err(|_| missing())?;
-        let run = store.get(&RUNS, &run_id)?.ok_or_else(missing)?;
-        let chunks = store.scan(&STEPS, &Range::within(&run_id), MOST_READ, Order::Ascending)?;
-        let mut row = run_row(&run, self.run_state(&run));
-        if let Some(object) = row.as_object_mut() {
-            let input = serde_json::to_value(&run.input).unwrap_or(Value::Null);
-            object.insert("input".into(), input);
-            let steps = chunks
-                .into_iter()
-                .flat_map(|((_, first), entries)| (first..).zip(entries))
-                .map(|(number, entry)| step_row(number, &entry))
-                .collect();
-            object.insert("journal".into(), Value::Array(steps));
-        }
-        Ok(row)
-    }
-
-    fn run_state(&self, run: &Run) -> &'static str {
-        if self.context.dispatcher.is_executing(run.id) {
-            "running"
-        } else {
-            run.state.as_str()
-        }
-    }
-
     /// Payments, newest first.
     ///
     /// # Errors
@@ -111,21 +48,19 @@ impl Handle {
     pub fn payments(&self, filter: &Filter) -> Result<Value, ViewError> {
         let store = &self.context.store;
         let mut rows = Vec::new();
-        for ((_, id), _) in store.scan(
-            &PAYMENTS_BY_TIME,
-            &Range::all(),
-            MOST_READ,
-            Order::Descending,
-        )? {
-            if rows.len() >= filter.limit {
-                break;
+        let end = filter.until.and_then(first_payment);
+        newest(store, &PAYMENTS_BY_TIME, end, |(at, id)| {
+            if rows.len() >= filter.limit || filter.since.is_some_and(|since| *at < since) {
+                return Ok(ControlFlow::Break(()));
             }
-            if let Some(payment) = store.get(&PAYMENTS, &id)?
-                && filter.admits(payment.state.as_str(), &payment.origin.handler.script)
-            {
-                rows.push(payment_row(&payment));
+            if let Some(payment) = store.get(&PAYMENTS, id)? {
+                let HandlerId { script, name } = &payment.origin.handler;
+                if filter.admits(payment.state.as_str(), script, name) {
+                    rows.push(payment_row(&payment));
+                }
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(Value::Array(rows))
     }
 
@@ -162,21 +97,18 @@ impl Handle {
     pub fn callbacks(&self, filter: &Filter) -> Result<Value, ViewError> {
         let store = &self.context.store;
         let mut rows = Vec::new();
-        for ((_, key), _) in store.scan(
-            &EVENTS_BY_ORDER,
-            &Range::all(),
-            MOST_READ,
-            Order::Descending,
-        )? {
-            if rows.len() >= filter.limit {
-                break;
+        let end = filter.order_end().map(|order| (order, String::new()));
+        newest(store, &EVENTS_BY_ORDER, end, |(order, key)| {
+            if rows.len() >= filter.limit || filter.order_is_before(*order) {
+                return Ok(ControlFlow::Break(()));
             }
-            if let Some(record) = store.get(&EVENTS, &key)?
-                && filter.admits(&record.kind, "")
+            if let Some(record) = store.get(&EVENTS, key)?
+                && filter.admits(&record.kind, "", "")
             {
-                rows.push(event_row(&key, &record));
+                rows.push(event_row(key, &record));
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(Value::Array(rows))
     }
 
@@ -284,48 +216,12 @@ impl Handle {
     }
 }
 
-impl Filter {
-    fn admits(&self, state: &str, script: &str) -> bool {
-        self.state.as_deref().is_none_or(|wanted| wanted == state)
-            && self.script.as_deref().is_none_or(|wanted| wanted == script)
-    }
+/// The first key that a payment decided at that instant can have.
+pub(super) fn first_payment(at: Timestamp) -> Option<(Timestamp, ForeignId)> {
+    Some((at, " ".parse().ok()?))
 }
 
-fn run_row(run: &Run, state: &str) -> Value {
-    json!({
-        "id": run.id,
-        "script": run.handler.script,
-        "handler": run.handler.name,
-        "state": state,
-        "firing": run.firing.to_string(),
-        "set": run.set.short(),
-        "tries": run.tries,
-        "created_at": shown(run.created_at),
-        "started_at": run.started_at.map(shown),
-        "ended_at": run.ended_at.map(shown),
-        "due_at": run.due_at.map(shown),
-        "error": run.error,
-    })
-}
-
-fn step_row(number: u64, entry: &JournalEntry) -> Value {
-    let (outcome, value) = match &entry.outcome {
-        Outcome::Value(value) => ("value", value.clone()),
-        Outcome::Long(hash) => ("long", json!(hash)),
-        Outcome::Failure(failure) => ("failure", failure.clone()),
-        Outcome::LongFailure(hash) => ("long_failure", json!(hash)),
-    };
-    json!({
-        "step": number,
-        "kind": entry.request.kind,
-        "request": entry.request.summary,
-        outcome: value,
-        "site": entry.site,
-        "at": shown(entry.at),
-    })
-}
-
-fn payment_row(payment: &Payment) -> Value {
+pub(super) fn payment_row(payment: &Payment) -> Value {
     let mut row = payment.view();
     if let Some(object) = row.as_object_mut() {
         object.insert("script".into(), json!(payment.origin.handler.script));

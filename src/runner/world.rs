@@ -230,6 +230,7 @@ impl World {
         asked: Asked,
         site: &Site,
     ) -> Result<Value, Stop> {
+        World::check_once(progress)?;
         let writes_outside = request.writes_outside();
         if writes_outside {
             // What the script has decided so far must be settled before the world changes.
@@ -258,7 +259,11 @@ impl World {
             Err(Stop::Failure(failure)) if failure.code.is_of_the_world() => {
                 progress.failed = Some(step);
             }
-            _ if durable_at_once || ends_once || progress.buffer.unwritten() >= MOST_UNWRITTEN => {
+            _ if durable_at_once
+                || ends_once
+                || progress.buffer.unwritten() >= MOST_UNWRITTEN
+                || progress.buffer.is_heavy() =>
+            {
                 self.flush(progress)?;
                 CrashPoint::StepRecorded.pass();
             }
@@ -273,6 +278,9 @@ impl World {
 
 impl Effects for World {
     fn perform(&self, request: Request, site: &Site) -> Result<Value, Stop> {
+        if self.context.dispatcher.is_cancelling(self.run.id) {
+            return Err(Stop::Interrupt(Interrupt::Cancelled));
+        }
         if self.context.is_stopping() {
             return Err(Stop::Interrupt(Interrupt::Shutdown));
         }

@@ -458,6 +458,10 @@ pub enum Interrupt {
     Suspended,
     /// Another run changed state that this one read and then wrote; it starts again at once.
     Contended,
+    /// A person ended the run.
+    Cancelled,
+    /// The run is inside of a `once` that is not its own any more. Why, for people.
+    OnceLost(String),
     /// The store takes no more writes; nothing may go on.
     Poisoned,
 }

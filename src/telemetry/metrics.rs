@@ -64,6 +64,8 @@ metrics! {
     reloads_total: IntCounterVec["outcome"];
     /// HTTP requests of scripts, by outcome: answered, invalid, unknown_secret, not_allowed, unavailable, timeout, too_large.
     script_requests_total: IntCounterVec["outcome"];
+    /// What was deleted because it is older than is kept, by kind: runs, slots, sets, blobs.
+    history_deleted_total: IntCounterVec["kind"];
     /// Runs that wait for a thread.
     runs_queued: IntGauge;
 }

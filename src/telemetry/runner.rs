@@ -192,4 +192,40 @@ impl Telemetry {
     pub fn thread_not_started(&self, error: &std::io::Error) {
         tracing::error!(%error, "no further thread for scripts can be started");
     }
+
+    /// A person let a parked run go on, and that is on disk.
+    pub fn run_retried(&self, run: &Run) {
+        tracing::info!(run = %run.id, handler = %run.handler, set = run.set.short(), "run retried by a person");
+    }
+
+    /// A person ended a run that was not being executed, and that is on disk.
+    pub fn run_cancelled(&self, run: &Run) {
+        tracing::warn!(run = %run.id, handler = %run.handler, "run cancelled by a person; payments it has made go on");
+    }
+
+    /// What is older than is kept was deleted, as far as the pass went.
+    pub fn tidied_up(&self, deleted: &[(&str, u64)], unreadable: u64) {
+        let counter = &self.metrics().history_deleted_total;
+        for (what, count) in deleted {
+            counter.with_label_values(&[*what]).inc_by(*count);
+        }
+        let counts: Vec<String> = deleted
+            .iter()
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        let counts = counts.join(", ");
+        if unreadable == 0 {
+            tracing::info!("history tidied up; deleted: {counts}");
+        } else {
+            tracing::warn!(
+                unreadable,
+                "history tidied up; deleted: {counts}; what cannot be read was left, and so was everything it may need"
+            );
+        }
+    }
+
+    /// What is older than is kept could not be deleted; the next pass goes on with it.
+    pub fn not_tidied_up(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "history was not tidied up to its end");
+    }
 }

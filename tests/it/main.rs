@@ -12,6 +12,7 @@ mod damage;
 mod dev;
 mod docs;
 mod fates;
+mod history;
 mod kit;
 #[cfg(test)]
 mod ledger;

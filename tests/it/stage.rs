@@ -217,11 +217,7 @@ impl Running {
 
 /// A filter that leaves nothing out.
 pub fn everything() -> Filter {
-    Filter {
-        limit: 1_000_000,
-        state: None,
-        script: None,
-    }
+    Filter::EVERYTHING
 }
 
 /// Asks again and again until there is an answer, and fails the test when there never is.

@@ -21,11 +21,7 @@ use crate::simulator::SentCallback;
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Everything; there are few rows.
-const ALL: Filter = Filter {
-    limit: 1000,
-    state: None,
-    script: None,
-};
+const ALL: Filter = Filter::EVERYTHING;
 
 /// Sees the stage, and remembers what it has told.
 pub(super) struct Observer<'a> {

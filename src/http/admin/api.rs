@@ -1,4 +1,5 @@
-//! The JSON API below `/api/v1`: the runner's views, firing a schedule by hand, and backups.
+//! The JSON API below `/api/v1`: the runner's views, firing a schedule by hand, letting runs go on
+//! and ending them, and backups.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use super::Admin;
 use super::failure::Failure;
 use super::filters::{self, List};
 use crate::domain::clock::Timestamp;
+use crate::domain::run::Run;
 use crate::http::body;
-use crate::runner::{Handle, NotFired, ViewError};
+use crate::runner::{Handle, NotChanged, NotFired, ViewError};
 
 /// The largest body of a request.
 const LARGEST_BODY: u64 = 64 * 1024;
@@ -36,7 +38,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Shown {
 }
 
 pub(super) async fn runs(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
-    let filter = filters::read(List::Runs, query.as_deref())?;
+    let filter = filters::read(List::Runs, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| handle.runs(&filter)).await
 }
 
@@ -45,8 +47,13 @@ pub(super) async fn run(State(admin): State<Admin>, id: Named) -> Shown {
     view(admin, move |handle| handle.run(&id)).await
 }
 
+pub(super) async fn run_logs(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.run_logs(&id)).await
+}
+
 pub(super) async fn payments(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
-    let filter = filters::read(List::Payments, query.as_deref())?;
+    let filter = filters::read(List::Payments, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| handle.payments(&filter)).await
 }
 
@@ -56,7 +63,7 @@ pub(super) async fn payment(State(admin): State<Admin>, id: Named) -> Shown {
 }
 
 pub(super) async fn callbacks(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
-    let filter = filters::read(List::Callbacks, query.as_deref())?;
+    let filter = filters::read(List::Callbacks, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| handle.callbacks(&filter)).await
 }
 
@@ -75,7 +82,7 @@ pub(super) async fn slot_history(
     RawQuery(query): RawQuery,
 ) -> Shown {
     let Path(name) = name?;
-    let filter = filters::read(List::Slots, query.as_deref())?;
+    let filter = filters::read(List::Slots, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| {
         handle.slot_history(&name, filter.limit)
     })
@@ -138,6 +145,83 @@ pub(super) async fn trigger(State(admin): State<Admin>, request: Request) -> Sho
             Err(Failure::internal())
         }
     }
+}
+
+/// How to go on with a parked run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    #[serde(default)]
+    latest: bool,
+}
+
+/// Lets a parked run go on. That is on disk when this answers `{"run", "state", "set"}`.
+pub(super) async fn retry(State(admin): State<Admin>, id: Named, request: Request) -> Shown {
+    let Path(id) = id?;
+    let Retry { latest } = read_json(request, r#"{"latest"?}"#).await?;
+    let handle = admin.handle.clone();
+    let run = changed(
+        &admin,
+        tokio::spawn(async move { handle.retry(&id, latest).await }),
+    )
+    .await?;
+    Ok(Json(
+        json!({"run": run.id, "state": run.state, "set": run.set.short()}),
+    ))
+}
+
+/// What ending a run takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {}
+
+/// Ends a run. Answers `{"run", "state", "note"}`: `cancelled` is on disk; `running` ends at its
+/// next step.
+pub(super) async fn cancel(State(admin): State<Admin>, id: Named, request: Request) -> Shown {
+    let Path(id) = id?;
+    let Cancel {} = read_json(request, "{}").await?;
+    let handle = admin.handle.clone();
+    let run = changed(
+        &admin,
+        tokio::spawn(async move { handle.cancel(&id).await }),
+    )
+    .await?;
+    let note = "payments that the run has made are not called off";
+    Ok(Json(
+        json!({"run": run.id, "state": run.state, "note": note}),
+    ))
+}
+
+/// Waits for a change that was asked for. It is a task of its own: what has begun must come to its
+/// end, also when the caller goes away.
+async fn changed(
+    admin: &Admin,
+    task: tokio::task::JoinHandle<Result<Run, NotChanged>>,
+) -> Result<Run, Failure> {
+    let error = match task.await {
+        Ok(Ok(run)) => return Ok(run),
+        Ok(Err(error)) => error,
+        Err(error) => {
+            admin.telemetry.admin_request_failed(&error);
+            return Err(Failure::internal());
+        }
+    };
+    let message = error.to_string();
+    Err(match error {
+        NotChanged::NotFound(_) => Failure::not_found(message),
+        NotChanged::NotParked { .. } => Failure::conflict("not_parked", message),
+        NotChanged::NoHandler { .. } => Failure::conflict("no_handler", message),
+        NotChanged::Ended { .. } => Failure::conflict("ended", message),
+        NotChanged::Stopping => Failure::not_ready("stopping", message),
+        NotChanged::Commit(error) => {
+            admin.telemetry.admin_request_failed(&error);
+            Failure::not_ready("store", message)
+        }
+        NotChanged::Read(error) => {
+            admin.telemetry.admin_request_failed(&error);
+            Failure::internal()
+        }
+    })
 }
 
 /// Where to put a backup.

@@ -73,6 +73,11 @@ impl Failure {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
     }
 
+    /// The thing is not in a state in which this can be done.
+    pub(super) fn conflict(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
     /// The store could not be copied. The message says why, to an operator.
     pub(super) fn no_backup(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "no_backup", message)

@@ -4,7 +4,10 @@
 use url::form_urlencoded;
 
 use super::failure::Failure;
+use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::closest;
+use crate::domain::duration;
+use crate::domain::id::ForeignIdError;
 use crate::domain::payment::State;
 use crate::domain::run::RunState;
 use crate::runner::Filter;
@@ -18,11 +21,11 @@ const MOST_ROWS: usize = 1_000;
 /// A list that can be filtered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum List {
-    /// By `state` and `script`.
+    /// Runs of handlers.
     Runs,
-    /// By `state` and `script`.
+    /// Payments.
     Payments,
-    /// By `kind`.
+    /// Callbacks and custom events.
     Callbacks,
     /// By nothing.
     Slots,
@@ -31,8 +34,17 @@ pub(super) enum List {
 impl List {
     const fn parameters(self) -> &'static [&'static str] {
         match self {
-            Self::Runs | Self::Payments => &["limit", "state", "script"],
-            Self::Callbacks => &["limit", "kind"],
+            Self::Runs => &[
+                "limit",
+                "since",
+                "until",
+                "state",
+                "script",
+                "handler",
+                "foreign_id",
+            ],
+            Self::Payments => &["limit", "since", "until", "state", "script", "handler"],
+            Self::Callbacks => &["limit", "since", "until", "kind"],
             Self::Slots => &["limit"],
         }
     }
@@ -46,43 +58,92 @@ impl List {
     }
 }
 
-/// Reads the parameters of `list`.
+/// Reads the parameters of `list`. Durations are counted back from `now`.
 ///
 /// # Errors
 /// All mistakes in one message.
-pub(super) fn read(list: List, query: Option<&str>) -> Result<Filter, Failure> {
+pub(super) fn read(list: List, query: Option<&str>, now: Timestamp) -> Result<Filter, Failure> {
     let mut filter = Filter {
         limit: USUAL_LIMIT,
-        state: None,
-        script: None,
+        ..Filter::EVERYTHING
     };
     let mut mistakes = Vec::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let known = list.parameters();
-        match name.as_ref() {
-            name if !known.contains(&name) => mistakes.push(format!(
-                "there is no parameter `{name}`; {}",
-                suggestion(name, known)
-            )),
-            "limit" => match value.parse() {
-                Ok(limit) if (1..=MOST_ROWS).contains(&limit) => filter.limit = limit,
-                Ok(_) | Err(_) => mistakes.push(format!(
-                    "`limit` must be a whole number from 1 to {MOST_ROWS}, not `{value}`"
-                )),
-            },
-            "state" if !list.states().contains(&value.as_ref()) => mistakes.push(format!(
-                "there is no state `{value}`; {}",
-                suggestion(&value, &list.states())
-            )),
-            "state" | "kind" => filter.state = Some(value.into_owned()),
-            _ => filter.script = Some(value.into_owned()),
+        if let Err(mistake) = parameter(list, &name, &value, now, &mut filter) {
+            mistakes.push(mistake);
         }
+    }
+    if let (Some(since), Some(until)) = (filter.since, filter.until)
+        && since >= until
+    {
+        mistakes.push("`since` must be before `until`".to_owned());
     }
     if mistakes.is_empty() {
         Ok(filter)
     } else {
         Err(Failure::bad_request(mistakes.join("; ")))
     }
+}
+
+/// Reads one parameter, or says what is wrong with it.
+fn parameter(
+    list: List,
+    name: &str,
+    value: &str,
+    now: Timestamp,
+    filter: &mut Filter,
+) -> Result<(), String> {
+    let known = list.parameters();
+    match name {
+        name if !known.contains(&name) => Err(format!(
+            "there is no parameter `{name}`; {}",
+            suggestion(name, known)
+        )),
+        "limit" => match value.parse() {
+            Ok(limit) if (1..=MOST_ROWS).contains(&limit) => {
+                filter.limit = limit;
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(format!(
+                "`limit` must be a whole number from 1 to {MOST_ROWS}, not `{value}`"
+            )),
+        },
+        "since" => instant(name, value, now).map(|at| filter.since = Some(at)),
+        "until" => instant(name, value, now).map(|at| filter.until = Some(at)),
+        "foreign_id" => value
+            .parse()
+            .map(|id| filter.foreign_id = Some(id))
+            .map_err(|error: ForeignIdError| error.to_string()),
+        "state" if !list.states().contains(&value) => Err(format!(
+            "there is no state `{value}`; {}",
+            suggestion(value, &list.states())
+        )),
+        "state" | "kind" => {
+            filter.state = Some(value.to_owned());
+            Ok(())
+        }
+        "handler" => {
+            filter.handler = Some(value.to_owned());
+            Ok(())
+        }
+        _ => {
+            filter.script = Some(value.to_owned());
+            Ok(())
+        }
+    }
+}
+
+/// An instant, or how long ago it was.
+fn instant(name: &str, value: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let ago = |text: &str| {
+        let ago = chrono::TimeDelta::from_std(duration::parse(text).ok()?).ok()?;
+        now.checked_sub_signed(ago)
+    };
+    value.parse().ok().or_else(|| ago(value)).ok_or_else(|| {
+        format!(
+            "`{name}` must be an instant such as `2026-11-22T09:00:00Z`, or how long ago such as `24h`, not `{value}`"
+        )
+    })
 }
 
 fn suggestion(wrong: &str, known: &[&str]) -> String {
