@@ -384,6 +384,50 @@ async fn a_cancelled_run_lets_its_lane_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_run_goes_on_when_the_first_of_its_lane_is_cancelled_before_its_turn() {
+    let shop = Shop::open().await;
+    let script = format!(
+        r#"on("deposit.*", #{{ retry: #{{ first: "1h", max: "1h" }} }}, |event| {{ http::post("{0}/got", event.status); }});
+        schedule("go", "0 0 1 1 *", |tick| {{ http::post("{0}/fired", 1); }});"#,
+        shop.url
+    );
+    let stage = Stage::new()
+        .await
+        .config(&shop.allowed())
+        .config("scripts.limits.concurrent_runs = 1\n")
+        .script("a.rhai", &script);
+    let daemon = stage.start().await;
+    shop.answers("/got", &[500]);
+    happens(&daemon, "deposit", 1, "processing").await;
+    let first = listed(&daemon, &[]).await.remove(0);
+    is_in_state(&daemon, &first, "retrying").await;
+    happens(&daemon, "deposit", 1, "confirmed").await;
+    let second = listed(&daemon, &[]).await.remove(0);
+    shown(&daemon, &["runs", "cancel", &first]).await;
+    assert_eq!(daemon.closed(&second).await["state"], "succeeded");
+
+    shop.hold("/fired");
+    let long = fire(&daemon, "a").await;
+    shop.visited("/fired", 1).await;
+    happens(&daemon, "deposit", 2, "processing").await;
+    let queued = listed(&daemon, &[]).await.remove(0);
+    happens(&daemon, "deposit", 2, "confirmed").await;
+    let behind = listed(&daemon, &[]).await.remove(0);
+    shown(&daemon, &["runs", "cancel", &queued]).await;
+    shop.release("/fired");
+    assert_eq!(daemon.closed(&long).await["state"], "succeeded");
+    assert_eq!(daemon.closed(&behind).await["state"], "succeeded");
+    assert_eq!(daemon.runner.run(&queued).unwrap()["state"], "cancelled");
+    let told: Vec<Value> = shop
+        .received("/got")
+        .into_iter()
+        .map(|one| one.body)
+        .collect();
+    assert_eq!(told, ["processing", "confirmed", "confirmed"]);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn retrying_and_parked_runs_are_cancelled_at_once_and_for_good() {
     let shop = Shop::open().await;
     let stage = Stage::new().await.config(&shop.allowed());
