@@ -351,7 +351,7 @@ fn suspend(
         return After::Closed;
     };
     let Suspension { wait, watched } = suspension;
-    context.waits.expect(&wait.on);
+    let expected = context.waits.expect(&wait.on);
     let mut changes = Changes::new();
     if let (WaitFor::Payments { watched: id, .. }, Some(payment)) = (&wait.on, &watched) {
         changes.require_unchanged(&PAYMENTS, id, payment);
@@ -369,6 +369,7 @@ fn suspend(
     }
     let committed = context.tokio.block_on(context.store.commit(changes));
     drop(happening);
+    drop(expected);
     match committed {
         Ok(()) => {}
         // The payment has moved, or state was changed by another run: look again.

@@ -133,7 +133,7 @@ impl Firings {
         changes: &mut Changes,
     ) -> Vec<Run> {
         let event = LazyLock::new(|| value.clone());
-        let order = self.next_order();
+        let order = happening.number(|| self.next_order());
         let runs = self.event(key, kind, &event, None, happening, changes);
         let record = EventRecord {
             kind: kind.to_owned(),

@@ -149,7 +149,7 @@ fn take(
     let received_at = context.clock.now();
     commit.require_absent(&EVENTS, &key.to_owned());
     let event = LazyLock::new(|| callback.event(received_at, Source::Callback));
-    let order = context.firings.next_order();
+    let order = happening.number(|| context.firings.next_order());
     let runs = context.firings.event(
         key,
         &callback.kind(),
@@ -263,18 +263,19 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         return Ok(Answer::Duplicate);
     }
     let text = String::from_utf8(body.to_vec()).unwrap_or_else(|_| hex::encode(body));
+    let kept = EventContent::Unreadable(events::keep(&context.store, text).await?);
+    let happening = context.waits.happening().await;
     let mut record = EventRecord {
         kind: "unreadable".into(),
-        content: EventContent::Unreadable(events::keep(&context.store, text).await?),
+        content: kept,
         received_at: context.clock.now(),
-        order: context.firings.next_order(),
+        order: happening.number(|| context.firings.next_order()),
         payment: None,
         runs: Vec::new(),
     };
     let event = events::value(&context.store, &record)?;
     let event = LazyLock::new(move || event);
     let mut changes = Changes::new();
-    let happening = context.waits.happening().await;
     changes.require_absent(&EVENTS, &key);
     let runs = context
         .firings

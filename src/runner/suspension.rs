@@ -24,10 +24,6 @@ const LONG: usize = 4096;
 /// How many rows of the index of events are read at a time.
 const PAGE: usize = 1000;
 
-/// How far back an event's place in the order of acceptance can lie behind the moment it is seen
-/// in the store: a generous hour, in the unit of that order.
-const ORDER_SLACK: u64 = 3_600_000 << 16;
-
 /// What an execution that ends here waits for.
 #[derive(Debug)]
 pub(super) struct Suspension {
@@ -176,7 +172,10 @@ impl World {
             Some(WaitFor::Event { searched, .. }) => *searched,
             Some(WaitFor::Time | WaitFor::Payments { .. }) | None => self.run.id.order(),
         };
-        let now = self.context.firings.next_order();
+        let context = &self.context;
+        let complete = context
+            .waits
+            .complete_until(|| context.firings.next_order());
         let found = self
             .find_event(progress, from, &trigger)
             .map_err(|error| self.unreadable(&error))?;
@@ -187,7 +186,7 @@ impl World {
         let text = format!("no event `{}` with {filter} has come", trigger.pattern);
         Ok(Look::Nothing {
             on: WaitFor::Event {
-                searched: from.max(now.saturating_sub(ORDER_SLACK)),
+                searched: from.max(complete),
                 trigger,
             },
             watched: None,
