@@ -36,6 +36,8 @@ pub(super) struct Ticket {
     due_at: Option<Timestamp>,
     /// It waits, and keeps its lane meanwhile.
     waits: bool,
+    /// It goes on after a wait for which it had left its lane.
+    comes_back: bool,
 }
 
 impl Ticket {
@@ -46,6 +48,9 @@ impl Ticket {
             lane: run.lane.clone(),
             due_at: run.due_at,
             waits: run.state == RunState::Waiting,
+            comes_back: run.state == RunState::Queued
+                && run.wait.is_some()
+                && !run.keeps_lane_while_waiting(),
         }
     }
 
@@ -278,6 +283,7 @@ impl Dispatcher {
             After::Again(at) => {
                 let key = (*at, ticket.run);
                 queues.later.insert(key, ticket.clone());
+                queues.let_pass(ticket.lane.as_ref());
             }
             After::AtOnce => queues.make_ready(ticket.clone()),
             After::Waiting => {
@@ -348,7 +354,9 @@ impl Queues {
         if let Some(lane) = &ticket.lane {
             match self.lanes.get_mut(lane) {
                 Some(behind) => {
+                    let lane = lane.clone();
                     behind.push_back(ticket);
+                    self.let_pass(Some(&lane));
                     return;
                 }
                 None => {
@@ -357,6 +365,26 @@ impl Queues {
             }
         }
         self.schedule(ticket);
+    }
+
+    /// While the run in front of a lane is to be tried again later, one behind it that comes back
+    /// from a wait goes first: it may hold just what the one in front needs, such as a `once`.
+    fn let_pass(&mut self, lane: Option<&Lane>) {
+        let behind = lane.and_then(|lane| self.lanes.get_mut(lane));
+        let Some(behind) = behind else { return };
+        let Some(place) = behind.iter().position(|ticket| ticket.comes_back) else {
+            return;
+        };
+        let mut retrying = self.later.iter();
+        let front = retrying.find(|(_, ticket)| ticket.lane.as_ref() == lane);
+        let Some(key) = front.map(|(key, _)| key.clone()) else {
+            return;
+        };
+        if let (Some(mut front), Some(passing)) = (self.later.remove(&key), behind.remove(place)) {
+            front.due_at = Some(key.0);
+            behind.push_front(front);
+            self.schedule(passing);
+        }
     }
 
     /// Takes it that a run that is known waits no longer.
