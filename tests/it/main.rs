@@ -22,6 +22,7 @@ mod payouts;
 mod reload;
 mod schedules;
 mod scripts;
+mod simulation;
 mod stage;
 mod start;
 mod state;

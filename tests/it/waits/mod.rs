@@ -1,6 +1,8 @@
 //! Runs that wait: for their payments, for events, for the time. Over restarts, reloads and clocks
 //! that jump, each goes on once, where it stopped and as it was written.
 
+mod edges;
+
 use std::time::Duration;
 
 use bursar::domain::id::RunId;
