@@ -377,7 +377,7 @@ impl Queues {
         };
         let mut retrying = self.later.iter();
         let front = retrying.find(|(_, ticket)| ticket.lane.as_ref() == lane);
-        let Some(key) = front.map(|(key, _)| key.clone()) else {
+        let Some(key) = front.map(|(key, _)| *key) else {
             return;
         };
         if let (Some(mut front), Some(passing)) = (self.later.remove(&key), behind.remove(place)) {

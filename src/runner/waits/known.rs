@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
-use crate::domain::id::{Firing, HandlerId, RunId};
+use crate::domain::id::RunId;
 use crate::domain::payment::Payment;
 use crate::domain::wait::{Shape, WaitFor};
 use crate::store::schema::{Mark, NEWS, News, WAITS_BY_EVENT, WAITS_BY_PAYMENT};
@@ -135,7 +135,7 @@ impl Waits {
                 pattern.clone(),
                 paths.clone(),
                 AFTER_DIGESTS.to_owned(),
-                any_run(),
+                RunId::new(0),
             );
             range = Range::all().after(&last);
             wanted.shapes.entry(Shape { pattern, paths }).or_default();
@@ -240,15 +240,6 @@ fn has_rows(store: &Store, shape: &Shape) -> Result<bool, ReadError> {
     Ok(!rows.is_empty())
 }
 
-/// Some run's id: its place behind [`AFTER_DIGESTS`] does not matter.
-fn any_run() -> RunId {
-    let handler = HandlerId {
-        script: String::new(),
-        name: String::new(),
-    };
-    RunId::derive(&handler, &Firing::Event(String::new()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -265,7 +256,7 @@ mod tests {
         };
         let shape = Shape::of(&trigger);
         let digest = crate::domain::wait::wanted(&trigger);
-        let row = (shape.pattern, shape.paths, digest, any_run());
+        let row = (shape.pattern, shape.paths, digest, RunId::new(0));
         let searched = 0;
         (WaitFor::Event { trigger, searched }, row)
     }

@@ -203,7 +203,7 @@ async fn wake(context: &Context, found: &[(RunId, Row)]) -> Result<(), WaitError
         let mut changes = Changes::new();
         let mut started = Started::default();
         for (id, row) in found {
-            row.clone().remove(id, &mut changes);
+            row.clone().remove(*id, &mut changes);
             let Some(stored) = context.store.get_versioned(&RUNS, id)? else {
                 changes.require_absent(&RUNS, id);
                 continue;
@@ -255,7 +255,7 @@ fn go_on(context: &Context, run: &mut Run, changes: &mut Changes) -> Option<Tick
     if let Ok(woken) = run.state.next(RunEvent::Woken) {
         run.state = woken;
     }
-    changes.put(&OPEN_RUNS, &(run.order, run.id.clone()), &Mark);
+    changes.put(&OPEN_RUNS, &run.id, &Mark);
     changes.put(&RUNS, &run.id, run);
     Some(Ticket::of(run))
 }
@@ -263,7 +263,7 @@ fn go_on(context: &Context, run: &mut Run, changes: &mut Changes) -> Option<Tick
 /// Wakes one run whatever it waits for.
 pub(super) async fn wake_one(context: &Context, run: &Run) -> Result<(), WaitError> {
     match rows(run).pop() {
-        Some(row) => wake(context, &[(run.id.clone(), row)]).await,
+        Some(row) => wake(context, &[(run.id, row)]).await,
         None => Ok(()),
     }
 }

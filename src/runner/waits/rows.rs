@@ -18,8 +18,7 @@ pub(super) enum Row {
 }
 
 impl Row {
-    pub(super) fn put(self, run: &RunId, changes: &mut Changes) {
-        let run = run.clone();
+    pub(super) fn put(self, run: RunId, changes: &mut Changes) {
         match self {
             Self::Payment(id) => changes.put(&WAITS_BY_PAYMENT, &(id, run), &Mark),
             Self::Event(pattern, paths, digest) => {
@@ -29,8 +28,7 @@ impl Row {
         }
     }
 
-    pub(super) fn remove(self, run: &RunId, changes: &mut Changes) {
-        let run = run.clone();
+    pub(super) fn remove(self, run: RunId, changes: &mut Changes) {
         match self {
             Self::Payment(id) => changes.remove(&WAITS_BY_PAYMENT, &(id, run)),
             Self::Event(pattern, paths, digest) => {
@@ -59,13 +57,13 @@ pub(super) fn rows(run: &Run) -> Vec<Row> {
 /// Adds the rows by which a run that has begun to wait is found.
 pub(in crate::runner) fn add_rows(run: &Run, changes: &mut Changes) {
     for row in rows(run) {
-        row.put(&run.id, changes);
+        row.put(run.id, changes);
     }
 }
 
 /// Removes the rows of a run that waits no longer.
 pub(in crate::runner) fn remove_rows(run: &Run, changes: &mut Changes) {
     for row in rows(run) {
-        row.remove(&run.id, changes);
+        row.remove(run.id, changes);
     }
 }

@@ -34,7 +34,7 @@ async fn an_event_committed_just_before_the_process_died_ends_the_wait_after_the
     let path = stage.resolved().store.path;
     let store = Store::open(&path, &options, &Telemetry::default()).unwrap();
     let run_id = run.parse().unwrap();
-    let order = store.get(&RUNS, &run_id).unwrap().unwrap().order + 1_000_000_000;
+    let order = store.get(&RUNS, &run_id).unwrap().unwrap().id.order() + 1_000_000_000;
     let key = "custom:test:0".to_owned();
     let approved = json!({"order": {"id": 7}, "by": "ana"}).to_string();
     let record = EventRecord {

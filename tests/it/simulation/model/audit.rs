@@ -89,7 +89,7 @@ impl Model {
             let journal = self.disk.journals.get(&run.id);
             assert_eq!(journal.map_or(0, Vec::len), program.len());
             for (number, (step, asked)) in program.iter().enumerate() {
-                let times = self.performed.get(&(run.id.clone(), number));
+                let times = self.performed.get(&(run.id, number));
                 let times = times.copied().unwrap_or_default();
                 assert!(times > 0, "step {number} of {run:?} was never performed");
                 self.seen.repeated += usize::from(times > 1);

@@ -46,12 +46,12 @@ struct Execution {
 
 impl Model {
     /// Executes a run that is queued.
-    pub(super) fn execute(&mut self, id: &RunId) -> Result<(), Crash> {
-        let run = self.disk.runs[id].clone();
-        let version = self.began[id];
+    pub(super) fn execute(&mut self, id: RunId) -> Result<(), Crash> {
+        let run = self.disk.runs[&id].clone();
+        let version = self.began[&id];
         assert_eq!(run.set, set_hash(version), "the version it began with");
         let program = self.versions[version][&run.handler].clone();
-        let journal = self.disk.journals.get(id).cloned().unwrap_or_default();
+        let journal = self.disk.journals.get(&id).cloned().unwrap_or_default();
         let mut execution = Execution {
             run,
             buffer: Buffer::default(),
@@ -61,7 +61,7 @@ impl Model {
         for (number, (step, asked)) in program.iter().enumerate() {
             let value = match replay(journal.get(number), asked) {
                 Replay::Recorded(outcome) => {
-                    let before = self.outcomes.get(&(id.clone(), number));
+                    let before = self.outcomes.get(&(id, number));
                     assert_eq!(before, Some(outcome), "an outcome has changed");
                     let Outcome::Value(value) = outcome else {
                         panic!("the model keeps values in the journal")
@@ -105,7 +105,7 @@ impl Model {
         if step.writes_outside() {
             self.flush(execution)?;
         }
-        let run = execution.run.id.clone();
+        let run = execution.run.id;
         *self.performed.entry((run, number)).or_default() += 1;
         Ok(match step {
             Step::Pay => self.pay(execution, number, 1)?,
@@ -178,7 +178,7 @@ impl Model {
         if self.disk.payments[&id].state == State::Intended {
             return Ok(Came::Failed);
         }
-        let value = json!({ "paid": [id], "by": [execution.run.id.as_str(), number] });
+        let value = json!({ "paid": [id], "by": [execution.run.id, number] });
         execution.buffer.once = Some((key, value.clone()));
         Ok(Came::Value(value))
     }
@@ -194,7 +194,7 @@ impl Model {
         } else {
             let run = &execution.run;
             let origin = Origin {
-                run: run.id.clone(),
+                run: run.id,
                 handler: run.handler.clone(),
                 step: 0,
                 file: "script.rhai".to_owned(),
@@ -247,7 +247,7 @@ impl Model {
             pattern: "*.done".to_owned(),
             filter: [("about.tag".to_owned(), json!(tag))].into(),
         };
-        let searched = execution.run.order;
+        let searched = execution.run.id.order();
         let found = self.disk.events.iter().find(|event| {
             event.order > searched
                 && !execution.answered.contains(&event.key)
@@ -311,10 +311,10 @@ impl Model {
     /// Makes everything so far durable.
     fn flush(&mut self, execution: &mut Execution) -> Result<(), Crash> {
         let buffer = std::mem::take(&mut execution.buffer);
-        let run = execution.run.id.clone();
-        self.remember(&run, &buffer);
-        self.commit(|disk| buffer.write(&run, disk))
-            .inspect_err(|_| self.forget(&run))
+        let run = execution.run.id;
+        self.remember(run, &buffer);
+        self.commit(|disk| buffer.write(run, disk))
+            .inspect_err(|_| self.forget(run))
     }
 
     /// Ends the execution.
@@ -324,7 +324,7 @@ impl Model {
         if event == RunEvent::WorldFailed {
             run.tries += 1;
             let retry = Retry::default();
-            let after = delay(retry.first, retry.max, run.tries, run.id.as_str());
+            let after = delay(retry.first, retry.max, run.tries, &run.id.to_string());
             run.due_at = Some(self.now + TimeDelta::from_std(after).unwrap());
             if run.tries >= retry.attempts {
                 event = RunEvent::Failed;
@@ -342,30 +342,30 @@ impl Model {
             .unwrap();
         self.seen.run(run.state);
         let (run, buffer) = (execution.run, execution.buffer);
-        let id = run.id.clone();
-        self.remember(&id, &buffer);
+        let id = run.id;
+        self.remember(id, &buffer);
         let committed = self.commit(|disk| {
-            buffer.write(&id, disk);
-            disk.runs.insert(run.id.clone(), run);
+            buffer.write(id, disk);
+            disk.runs.insert(run.id, run);
         });
-        committed.inspect_err(|_| self.forget(&id))
+        committed.inspect_err(|_| self.forget(id))
     }
 
     /// Keeps outcomes that are about to be durable: from then on they must never change.
-    fn remember(&mut self, run: &RunId, buffer: &Buffer) {
-        let first = self.disk.journals.get(run).map_or(0, Vec::len);
+    fn remember(&mut self, run: RunId, buffer: &Buffer) {
+        let first = self.disk.journals.get(&run).map_or(0, Vec::len);
         for (number, entry) in (first..).zip(&buffer.entries) {
             let outcome = entry.outcome.clone();
-            let before = self.outcomes.insert((run.clone(), number), outcome);
+            let before = self.outcomes.insert((run, number), outcome);
             assert_eq!(before, None, "a step is recorded twice");
         }
     }
 
     /// Forgets outcomes that a crash has kept from the disk.
-    fn forget(&mut self, run: &RunId) {
-        let durable = self.disk.journals.get(run).map_or(0, Vec::len);
+    fn forget(&mut self, run: RunId) {
+        let durable = self.disk.journals.get(&run).map_or(0, Vec::len);
         self.outcomes
-            .retain(|(of, number), _| of != run || *number < durable);
+            .retain(|(of, number), _| *of != run || *number < durable);
     }
 }
 
@@ -385,11 +385,8 @@ impl Execution {
 }
 
 impl Buffer {
-    fn write(self, run: &RunId, disk: &mut Disk) {
-        disk.journals
-            .entry(run.clone())
-            .or_default()
-            .extend(self.entries);
+    fn write(self, run: RunId, disk: &mut Disk) {
+        disk.journals.entry(run).or_default().extend(self.entries);
         disk.sum += self.sum;
         for event in self.emitted {
             disk.news.insert(News::Event(disk.events.len()));

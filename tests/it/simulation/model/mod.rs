@@ -14,7 +14,7 @@ use bursar::domain::handler::{Missed, Overlap};
 use bursar::domain::id::{Firing, ForeignId, HandlerId, RunId, SetHash};
 use bursar::domain::payment::{Event, NextStep, Payment, Reported, State, next_step};
 use bursar::domain::run::{Asked, Input, JournalEntry, Outcome, Run, RunEvent, RunState};
-use bursar::domain::schedule::{Schedule, Verdict, decide};
+use bursar::domain::schedule::{Ahead, Schedule, Verdict, decide};
 use bursar::domain::wait::{Payments, Settled, Shape, WaitFor, wanted};
 use chrono::TimeDelta;
 use serde_json::Value;
@@ -130,7 +130,7 @@ impl Model {
         match self.chance.below(16) {
             0 => self.fire(),
             1..=4 => match self.any_run(RunState::Queued) {
-                Some(run) => self.execute(&run),
+                Some(run) => self.execute(run),
                 None => Ok(()),
             },
             5 => self.deliver(),
@@ -189,7 +189,7 @@ impl Model {
         self.end_waits()?;
         self.retry()?;
         for run in self.runs_in(RunState::Queued) {
-            self.execute(&run)?;
+            self.execute(run)?;
         }
         Ok(())
     }
@@ -230,21 +230,33 @@ impl Model {
             let since = since.unwrap_or(until - TimeDelta::hours(2));
             let due = SCHEDULE.slots(since, until, 3).instants;
             let late_after = Duration::from_mins(10);
-            let decisions = decide(&due, until, Missed::All, Overlap::Allow, false, late_after);
+            let decisions = decide(
+                &due,
+                until,
+                Missed::All,
+                Overlap::Allow,
+                Ahead::Nothing,
+                late_after,
+            );
             let mut runs = Vec::new();
             for decision in decisions {
                 match decision.verdict {
-                    Verdict::Run(_) => runs.push(self.run(&handler, decision.slot, version)),
-                    Verdict::Queue(_) | Verdict::Skip(_) => panic!("{decision:?}"),
+                    Verdict::Run { .. } => runs.push(self.run(&handler, decision.slot, version)),
+                    Verdict::Queue { .. } | Verdict::Skip(_) => panic!("{decision:?}"),
                 }
             }
             for run in &runs {
-                self.began.insert(run.id.clone(), version);
+                self.began.insert(run.id, version);
             }
             self.commit(|disk| {
                 for run in runs {
-                    let before = disk.runs.insert(run.id.clone(), run);
+                    let same = |other: &&Run| {
+                        (&other.handler, &other.firing) == (&run.handler, &run.firing)
+                    };
+                    let before = disk.runs.values().find(same);
                     assert!(before.is_none(), "a slot fires twice: {before:?}");
+                    let before = disk.runs.insert(run.id, run);
+                    assert!(before.is_none(), "two runs of one number: {before:?}");
                 }
                 disk.settled_until.insert(handler, since.max(until));
             })?;
@@ -262,12 +274,12 @@ impl Model {
 
     fn any_run(&mut self, state: RunState) -> Option<RunId> {
         let runs = self.runs_in(state);
-        (!runs.is_empty()).then(|| runs[self.chance.below(runs.len())].clone())
+        (!runs.is_empty()).then(|| runs[self.chance.below(runs.len())])
     }
 
     fn runs_in(&self, state: RunState) -> Vec<RunId> {
         let runs = self.disk.runs.values().filter(|run| run.state == state);
-        runs.map(|run| run.id.clone()).collect()
+        runs.map(|run| run.id).collect()
     }
 
     fn open_runs(&self) -> Vec<&Run> {
@@ -323,7 +335,7 @@ impl Model {
             self.seen.woken += woken.len();
             self.commit(|disk| {
                 for run in woken {
-                    disk.runs.insert(run.id.clone(), run);
+                    disk.runs.insert(run.id, run);
                 }
                 disk.news.remove(&news);
             })?;
