@@ -63,6 +63,7 @@ pub mod daemon;
 pub mod domain;
 pub mod gateway;
 pub mod http;
+mod memory;
 pub mod outbound;
 pub mod runner;
 pub mod scripting;

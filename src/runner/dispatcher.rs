@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::config::Limits;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId};
@@ -27,6 +29,10 @@ const STACK: usize = 8 * 1024 * 1024;
 /// process. Reserved addresses, not memory: only what is used is ever touched.
 const STACK_PER_LEVEL: usize = 2 * 1024;
 
+/// With more runs open than this, new ones are read back from the store when their turn comes, so
+/// that a long queue does not fill the memory.
+const MOST_FRESH: usize = 2_000;
+
 /// What the dispatcher needs to know of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Ticket {
@@ -38,6 +44,15 @@ pub(super) struct Ticket {
     waits: bool,
     /// It goes on after a wait for which it had left its lane.
     comes_back: bool,
+    /// What would have to be read of the store, of a run that was never executed.
+    pub(super) fresh: Option<Arc<Fresh>>,
+}
+
+/// A run that has just been accepted, and the event it is given.
+#[derive(Debug)]
+pub(super) struct Fresh {
+    pub(super) run: Run,
+    pub(super) event: Arc<Value>,
 }
 
 impl Ticket {
@@ -51,6 +66,25 @@ impl Ticket {
             comes_back: run.state == RunState::Queued
                 && run.wait.is_some()
                 && !run.keeps_lane_while_waiting(),
+            fresh: None,
+        }
+    }
+
+    /// The ticket of a run that has just been accepted.
+    pub(super) fn fresh(run: Run, event: &Arc<Value>) -> Self {
+        let ticket = Self::of(&run);
+        let event = Arc::clone(event);
+        Self {
+            fresh: Some(Arc::new(Fresh { run, event })),
+            ..ticket
+        }
+    }
+
+    /// The ticket of the same run for another execution: what was read before may have changed.
+    fn again(&self) -> Self {
+        Self {
+            fresh: None,
+            ..self.clone()
         }
     }
 
@@ -155,7 +189,10 @@ impl Dispatcher {
             return;
         }
         let mut queues = self.queues();
-        for ticket in started.0 {
+        for mut ticket in started.0 {
+            if queues.known.len() > MOST_FRESH {
+                ticket.fresh = None;
+            }
             queues.admit(ticket);
             self.changed.notify_one();
         }
@@ -278,14 +315,14 @@ impl Dispatcher {
             }
             // It was asked to end too late for this execution: the next one ends it.
             After::Again(_) if queues.cancelling.contains(&ticket.run) => {
-                queues.make_ready(ticket.clone());
+                queues.make_ready(ticket.again());
             }
             After::Again(at) => {
                 let key = (*at, ticket.run);
-                queues.later.insert(key, ticket.clone());
+                queues.later.insert(key, ticket.again());
                 queues.let_pass(ticket.lane.as_ref());
             }
-            After::AtOnce => queues.make_ready(ticket.clone()),
+            After::AtOnce => queues.make_ready(ticket.again()),
             After::Waiting => {
                 // Whoever asked for its end finds it waiting, and ends it so.
                 queues.cancelling.remove(&ticket.run);

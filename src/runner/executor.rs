@@ -52,7 +52,12 @@ pub(super) fn execute(context: &Arc<Context>, ticket: &Ticket) -> After {
 
 fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadError> {
     let begun = context.clock.now();
-    let Some(mut run) = context.store.get(&RUNS, &ticket.run)? else {
+    let fresh = ticket.fresh.as_deref();
+    let read = match fresh {
+        Some(fresh) => Some(fresh.run.clone()),
+        None => context.store.get(&RUNS, &ticket.run)?,
+    };
+    let Some(mut run) = read else {
         return Ok(After::Closed);
     };
     if run.state.is_closed() {
@@ -73,8 +78,11 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
             return Ok(conclude(context, run, None, &verdict));
         }
     };
-    let input = input(context, &run)?;
-    let recorded = match journal(context, &run) {
+    let input = match fresh {
+        Some(fresh) => Arc::clone(&fresh.event),
+        None => Arc::new(input(context, &run)?),
+    };
+    let recorded = match fresh.map_or_else(|| journal(context, &run), |_| Ok(Vec::new())) {
         Ok(recorded) => recorded,
         Err(error @ (ReadError::Undecodable { .. } | ReadError::Newer { .. })) => {
             let text = format!("the run's journal cannot be read: {error}");

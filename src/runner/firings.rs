@@ -35,10 +35,10 @@ impl Firings {
         generations: Arc<Generations>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ReadError> {
-        let run = store.scan(&RUNS, &Range::all(), 1, Order::Descending)?;
-        let event = store.scan(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
-        let run = run.first().map_or(0, |(id, _)| id.order());
-        let order = event.first().map_or(run, |((order, _), _)| run.max(*order));
+        let run = store.keys(&RUNS, &Range::all(), 1, Order::Descending)?;
+        let event = store.keys(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
+        let run = run.first().map_or(0, |id| id.order());
+        let order = event.first().map_or(run, |(order, _)| run.max(*order));
         Ok(Self {
             generations,
             clock,
@@ -64,7 +64,7 @@ impl Firings {
         &self,
         key: &str,
         kind: &str,
-        event: &LazyLock<Value, impl FnOnce() -> Value>,
+        event: &LazyLock<Arc<Value>, impl FnOnce() -> Arc<Value>>,
         transaction: Option<&TransactionKey>,
         happening: &Happening<'_>,
         changes: &mut Changes,
@@ -76,7 +76,7 @@ impl Firings {
             let Trigger::Event(trigger) = &handler.trigger else {
                 continue;
             };
-            if !trigger.matches_kind(kind) || !trigger.matches(kind, event) {
+            if !trigger.matches_kind(kind) || !trigger.matches(kind, event.as_ref()) {
                 continue;
             }
             let mut run = Run::queued(
@@ -132,7 +132,7 @@ impl Firings {
         happening: &Happening<'_>,
         changes: &mut Changes,
     ) -> Vec<Run> {
-        let event = LazyLock::new(|| value.clone());
+        let event = LazyLock::new(|| Arc::new(value.clone()));
         let order = happening.number(|| self.next_order());
         let runs = self.event(key, kind, &event, None, happening, changes);
         let record = EventRecord {

@@ -151,7 +151,15 @@ impl Handle {
             .store
             .scan(&OPEN_RUNS, &Range::all(), usize::MAX, Order::Ascending)?;
         for (id, _) in runs {
-            if let Some(run) = context.store.get(&RUNS, &id)? {
+            let run = match context.store.get(&RUNS, &id) {
+                // It stays as it is, for a person to look at, and keeps no other from going on.
+                Err(error @ (ReadError::Undecodable { .. } | ReadError::Newer { .. })) => {
+                    context.telemetry.store_unreadable(&error);
+                    None
+                }
+                read => read?,
+            };
+            if let Some(run) = run {
                 let is_due =
                     run.state != RunState::Waiting && run.due_at.is_none_or(|at| at <= now);
                 let ticket = Ticket::of(&run);

@@ -1,13 +1,12 @@
 //! Takes callbacks in: verified, deduplicated for ever, and on disk — with the runs they start
 //! and what they say about our payments — before anybody answers 200.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crate::crash_point::CrashPoint;
 use crate::domain::callback::{Callback, EventKey, Source};
 use crate::domain::id::ForeignId;
 use crate::domain::payment::{Event, IllegalTransition, Payment, Reported};
-use crate::domain::run::Run;
 use crate::store::schema::{
     EVENTS, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS, PAYMENTS_BY_ID,
 };
@@ -93,7 +92,7 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         let payment = find_payment(context, callback)?;
         let mut commit = Changes::new();
         let happening = context.waits.happening().await;
-        let runs = take(
+        let tickets = take(
             context,
             callback,
             &key,
@@ -119,7 +118,7 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
         CrashPoint::CallbackRecorded.pass();
         context
             .telemetry
-            .callback_accepted(&callback.kind(), runs.len());
+            .callback_accepted(&callback.kind(), tickets.len());
         let settled = match &payment {
             Some(payment) => {
                 announce(context, payment);
@@ -129,8 +128,7 @@ async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<
             None => Ok(()),
         };
         // Whatever comes of that: the event is on disk, and would be a duplicate the next time.
-        let started = Started(runs.iter().map(Ticket::of).collect());
-        context.dispatcher.enqueue(started);
+        context.dispatcher.enqueue(Started(tickets));
         return settled.map(|()| Answer::Accepted);
     }
 }
@@ -144,11 +142,11 @@ fn take(
     payment: Option<&Changed>,
     happening: &Happening<'_>,
     commit: &mut Changes,
-) -> Vec<Run> {
+) -> Vec<Ticket> {
     let transaction = callback.transaction();
     let received_at = context.clock.now();
     commit.require_absent(&EVENTS, &key.to_owned());
-    let event = LazyLock::new(|| callback.event(received_at, Source::Callback));
+    let event = LazyLock::new(|| Arc::new(callback.event(received_at, Source::Callback)));
     let order = happening.number(|| context.firings.next_order());
     let runs = context.firings.event(
         key,
@@ -179,7 +177,8 @@ fn take(
         );
         commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     }
-    runs
+    let ticket = |run| Ticket::fresh(run, &event);
+    runs.into_iter().map(ticket).collect()
 }
 
 /// Whether the callback's transaction can be one that we asked for. Deposits come by themselves.
@@ -274,7 +273,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         runs: Vec::new(),
     };
     let event = events::value(&context.store, &record)?;
-    let event = LazyLock::new(move || event);
+    let event = LazyLock::new(move || Arc::new(event));
     let mut changes = Changes::new();
     changes.require_absent(&EVENTS, &key);
     let runs = context
