@@ -1,5 +1,5 @@
-//! Durable runs: what a step costs, what a long journal costs, and what a million suspended runs
-//! cost.
+//! Durable runs: what a step costs, what a long journal costs, and what a hundred thousand suspended
+//! runs cost.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,7 +24,7 @@ const RUNS_OF_THREE: u32 = 640;
 const RECORDED: u32 = 10_000;
 
 /// Suspended runs: each of the bursts emits so many events.
-const BURSTS: u64 = 1_000;
+const BURSTS: u64 = 100;
 const BURST: u64 = 1_000;
 /// Runs that wait for the same event.
 const BELL: u64 = 10_000;
@@ -135,15 +135,13 @@ schedule("ring", "0 0 1 1 *", |tick| {{ emit("bell", #{{ number: 7 }}); }});
         "{count} runs begun and suspended in {:.0} s",
         begin.elapsed().as_secs_f64()
     );
-    for _ in 0..1 {
-        let begin = Instant::now();
-        run(&runtime, &world, "ring");
-        runtime.block_on(ended(world.daemon.runner()));
-        println!(
-            "{BELL} of them woken and ended in {} ms",
-            begin.elapsed().as_millis()
-        );
-    }
+    let begin = Instant::now();
+    run(&runtime, &world, "ring");
+    runtime.block_on(ended(world.daemon.runner()));
+    println!(
+        "{BELL} of them woken and ended in {} ms",
+        begin.elapsed().as_millis()
+    );
     let World { folder, daemon, .. } = world;
     runtime
         .block_on(daemon.run_until(std::future::ready(())))
@@ -194,7 +192,7 @@ fn executed(run: &Value) -> Duration {
 /// Waits until nothing is executed any more.
 async fn ended(runner: &Handle) {
     while runner.overview().unwrap()["open_runs"] != 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let parked = Filter {
         limit: 1,
