@@ -7,6 +7,7 @@
 //! | [`domain`] | what is decided: pure types and functions, without I/O, clock or async |
 //! | [`config`] | `daemon.toml` and its overrides, read once and checked as a whole |
 //! | [`telemetry`] | log lines and metrics, one function per operational event |
+//! | [`memory`] | the allocator |
 //! | [`crash_point`] | the places where a test may kill the process |
 //! | [`gateway`] | the client of the gateway's API: sign, send, classify |
 //! | [`store`] | durable state: one writer, a guard journal, an index |
@@ -31,8 +32,8 @@
 //! - **A run goes on where it stopped.** What a script asks of the world is answered from the
 //!   run's journal when it is there, and is there before the script sees it. A run keeps the
 //!   script set it began with.
-//! - **A slot fires once.** Its record and its run are one commit, and its instant is part of the
-//!   run's identity.
+//! - **A slot fires once.** Its record and its run are one commit, and its instant has one record
+//!   for ever.
 //! - **Decisions are pure.** Every state change is a function in [`domain`]; live work and recovery
 //!   call the same ones.
 //! - **The store never shrinks silently.** It opens whole or not at all.
@@ -63,7 +64,7 @@ pub mod daemon;
 pub mod domain;
 pub mod gateway;
 pub mod http;
-mod memory;
+pub mod memory;
 pub mod outbound;
 pub mod runner;
 pub mod scripting;

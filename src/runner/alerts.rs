@@ -8,8 +8,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::dispatcher::{Started, Ticket};
 use super::firings::Firings;
+use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 use crate::domain::clock::{Timestamp, shown};
 use crate::store::Changes;

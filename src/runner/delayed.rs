@@ -2,7 +2,7 @@
 //! has come, in the one commit that also takes it off the list.
 
 use super::Context;
-use super::dispatcher::{Started, Ticket};
+use super::ticket::{Started, Ticket};
 use crate::store::schema::{DELAYED_EVENTS, EVENTS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::alerts::{Alert, raise};
-use super::dispatcher::{After, Started, Ticket};
+use super::dispatcher::After;
 use super::events;
 use super::generations::SetError;
 use super::suspension::Suspension;
+use super::ticket::{Started, Ticket};
 use super::waits::{self, Happening};
 use super::world::World;
 use crate::crash_point::CrashPoint;

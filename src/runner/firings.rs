@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use serde_json::Value;
 
 use super::buffer::Emission;
-use super::dispatcher::{Started, Ticket};
 use super::generations::Generations;
+use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 use crate::domain::clock::Clock;
 use crate::domain::handler::Trigger;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::dispatcher::{After, Dispatcher, Started, Ticket};
+use super::dispatcher::{After, Dispatcher};
 use super::executor;
 use super::firings::{Firings, add_run};
 use super::generations::{Generations, SetError};
@@ -17,6 +17,7 @@ use super::key_locks::KeyLocks;
 use super::pace::Pace;
 use super::payments::{Payments, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
+use super::ticket::{Started, Ticket};
 use super::waits::{self, Waits};
 use super::{Context, Parts, StartError, delayed, sweep};
 use crate::domain::clock::Timestamp;

@@ -14,10 +14,10 @@ use crate::store::{Changes, CommitError, ReadError, Versioned};
 use crate::triggers::intake::Verdict;
 
 use super::Context;
-use super::dispatcher::{Started, Ticket};
 use super::events;
 use super::firings::put_event;
 use super::payments::{family, put, take_over};
+use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 
 /// How a callback is to be answered.

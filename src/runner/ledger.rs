@@ -8,9 +8,9 @@ use serde_json::{Map, json};
 
 use super::Context;
 use super::alerts::{Alert, raise};
-use super::dispatcher::{Started, Ticket};
 use super::firings::add_run;
 use super::slots::SlotError;
+use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::{Timestamp, shown};

@@ -40,6 +40,7 @@ mod slots;
 mod steps;
 mod suspension;
 mod sweep;
+mod ticket;
 mod views;
 mod waits;
 mod world;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::dispatcher::{Started, Ticket};
 use super::handle::Handle;
 use super::holds::{Held, Hold};
+use super::ticket::{Started, Ticket};
 use super::waits::remove_rows;
 use crate::domain::handler::Trigger;
 use crate::domain::id::RunId;

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::buffer::Buffer;
-use super::dispatcher::Started;
 use super::once::OnceScope;
 use super::suspension::Suspension;
+use super::ticket::Started;
 use super::waits::Happening;
 use crate::crash_point::CrashPoint;
 use crate::domain::idempotency::Position;

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Context;
-use super::dispatcher::{Started, Ticket};
 use super::events;
 use super::suspension::first_open;
+use super::ticket::{Started, Ticket};
 use crate::crash_point::CrashPoint;
 use crate::domain::id::RunId;
 use crate::domain::run::{Run, RunEvent, RunState};

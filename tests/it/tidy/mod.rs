@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use source::{Source, code, is_name, project, uses, words};
 
 /// Who may use whom, as in `src/lib.rs`. What is missing here may use nothing of ours.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("crash_point", &["domain"]),
+    ("memory", &[]),
     ("config", &["domain"]),
     ("telemetry", &["domain"]),
     ("gateway", &["domain", "telemetry", "config"]),
