@@ -6,7 +6,7 @@ use bursar::store::{Changes, Store};
 use bursar::telemetry::Telemetry;
 use serde_json::json;
 
-use super::{happens, is, patient, suspended, told};
+use super::{happens, is, patient, suspended, told, with_shop};
 use crate::kit::Shop;
 use crate::stage::{SENDER, Stage, eventually};
 
@@ -17,10 +17,7 @@ async fn an_event_committed_just_before_the_process_died_ends_the_wait_after_the
         r#"schedule("w", "0 0 1 1 *", |tick| {{ http::post("{}/by", wait_for("approved", #{{ "order.id": 7 }}).by); }});"#,
         shop.url
     );
-    let stage = Stage::new()
-        .await
-        .config(&shop.allowed())
-        .script("w.rhai", &script);
+    let stage = with_shop(&shop, &script).await;
     let daemon = stage.start().await;
     let run = suspended(&daemon, "w", "w").await;
     daemon.stop().await;

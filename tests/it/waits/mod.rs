@@ -48,6 +48,12 @@ schedule("pay", "0 0 1 1 *", |tick| {{
     )
 }
 
+/// A stage with one script, which may reach the shop.
+async fn with_shop(shop: &Shop, script: &str) -> Stage {
+    let stage = Stage::new().await.config(&shop.allowed());
+    stage.script("w.rhai", script)
+}
+
 /// Fires a schedule by hand and waits until its run waits. Answers the run's id.
 async fn suspended(daemon: &Running, script: &str, name: &str) -> String {
     let run = daemon.runner.trigger(script, name, None).await.unwrap();
@@ -233,10 +239,7 @@ on("invoice.created", |event| {{
 "#,
         shop.url
     );
-    let stage = Stage::new()
-        .await
-        .config(&shop.allowed())
-        .script("w.rhai", &script);
+    let stage = with_shop(&shop, &script).await;
     let daemon = stage.start().await;
     // What came before the run's own firing is no answer.
     happens(&daemon, "deposit", 1, "confirmed", "order-1").await;
@@ -279,10 +282,7 @@ on("deposit.confirmed", |event| {{ emit("approved", #{{ order: #{{ id: event.id 
 "#,
         shop.url
     );
-    let stage = Stage::new()
-        .await
-        .config(&shop.allowed())
-        .script("w.rhai", &script);
+    let stage = with_shop(&shop, &script).await;
     let daemon = stage.start().await;
     happens(&daemon, "invoice", 7, "created", "o").await;
     happens(&daemon, "invoice", 8, "created", "o").await;
@@ -435,10 +435,7 @@ on("deposit.confirmed", |event| {{
 "#,
         shop.url
     );
-    let stage = Stage::new()
-        .await
-        .config(&shop.allowed())
-        .script("w.rhai", &script);
+    let stage = with_shop(&shop, &script).await;
     let daemon = stage.start().await;
     happens(&daemon, "deposit", 1, "confirmed", "o").await;
     assert_eq!(
@@ -473,8 +470,7 @@ on("deposit.confirmed", |event| {{ emit("go", 1); }});
 "#,
         shop.url
     );
-    let stage = Stage::new().await.config(&shop.allowed());
-    let stage = stage.script("w.rhai", &script);
+    let stage = with_shop(&shop, &script).await;
     let daemon = stage.start().await;
     for id in [1, 2] {
         happens(&daemon, "invoice", id, "created", "o").await;
