@@ -15,6 +15,7 @@ pub mod idempotency;
 pub mod money;
 pub mod operation;
 pub mod payment;
+pub mod policy;
 pub mod retry;
 pub mod run;
 pub mod schedule;

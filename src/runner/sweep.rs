@@ -183,6 +183,7 @@ const fn delays(state: State) -> Option<(Duration, Duration)> {
         State::Unknown | State::Sending | State::Intended => Some(UNKNOWN),
         State::Accepted | State::Pending | State::Held => Some(EXPECTED),
         State::Planned
+        | State::AwaitingApproval
         | State::Confirmed
         | State::Declined
         | State::Cancelled

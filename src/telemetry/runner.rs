@@ -101,7 +101,8 @@ impl Telemetry {
                 let error = payment.error.as_deref().unwrap_or("");
                 tracing::warn!(%foreign_id, %state, error, "payment moved");
             }
-            State::Accepted
+            State::AwaitingApproval
+            | State::Accepted
             | State::Pending
             | State::Confirmed
             | State::Declined

@@ -8,6 +8,7 @@ use super::state::{Event, IllegalTransition, State, next};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId};
 use crate::domain::operation::Operation;
+use crate::domain::policy::Decision;
 
 /// What is asked of the gateway: an operation and the exact body, which is signed and sent as it
 /// stands here.
@@ -128,6 +129,9 @@ pub struct Payment {
     pub fingerprint: String,
     /// Who asked for it.
     pub origin: Origin,
+    /// What policy said about it; `None` for payments from before there was one.
+    #[serde(default)]
+    pub decision: Option<Decision>,
     /// Where it stands.
     pub state: State,
     /// The gateway's id, as text.
@@ -162,6 +166,7 @@ impl Payment {
             foreign_id,
             content,
             origin,
+            decision: None,
             state: State::Planned,
             gateway_id: None,
             answer: None,
@@ -191,12 +196,18 @@ impl Payment {
             Event::NotFound => self.look_ups = self.look_ups.saturating_add(1),
             Event::Reported(_) | Event::Accepted => self.look_ups = 0,
             Event::Allowed
+            | Event::ApprovalNeeded
+            | Event::Approved
             | Event::Refused
             | Event::NotSent
             | Event::Rejected
             | Event::KeyTaken
+            | Event::NotOurs
             | Event::AnswerLost
-            | Event::GaveUp => {}
+            | Event::Resend
+            | Event::GaveUp
+            | Event::SaidSent
+            | Event::SaidNotSent => {}
         }
         self.updated_at = at;
         if self.story.len() >= STORY_LIMIT {

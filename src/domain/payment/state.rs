@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum State {
     /// Asked for; nothing is decided and nothing is on disk.
     Planned,
+    /// On disk; certainly not sent, and not before people approve it.
+    AwaitingApproval,
     /// Decided and on disk; certainly not sent.
     Intended,
     /// On its way: from here on it may have reached the gateway.
@@ -70,7 +72,11 @@ impl Reported {
 pub enum Event {
     /// Policy allows it.
     Allowed,
-    /// Policy refuses it.
+    /// Policy leaves it to people.
+    ApprovalNeeded,
+    /// Enough people approve of it.
+    Approved,
+    /// Policy refuses it, or people do.
     Refused,
     /// The first byte may leave any moment now.
     SendStarted,
@@ -88,8 +94,16 @@ pub enum Event {
     Reported(Reported),
     /// A look-up did not find it. Proves nothing.
     NotFound,
+    /// A look-up found another transaction under its key.
+    NotOurs,
+    /// Its fate has been unknown for so long that it may be sent again, under the same key.
+    Resend,
     /// Nobody could find out in time.
     GaveUp,
+    /// A person says that the gateway has it.
+    SaidSent,
+    /// A person says that the gateway does not have it: it may be sent.
+    SaidNotSent,
 }
 
 /// Something that cannot happen in this state. Never acted upon: recorded, and an alarm.
@@ -111,6 +125,8 @@ pub enum NextStep {
     Send,
     /// Ask the gateway whether it has it.
     LookUp,
+    /// Wait until people approve or refuse it.
+    WaitForApproval,
     /// Wait for a callback; look up now and then.
     WaitForCallback,
     /// Wait for a person.
@@ -121,8 +137,9 @@ pub enum NextStep {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Planned,
+        Self::AwaitingApproval,
         Self::Intended,
         Self::Sending,
         Self::Accepted,
@@ -141,6 +158,7 @@ impl State {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::AwaitingApproval => "awaiting_approval",
             Self::Intended => "intended",
             Self::Sending => "sending",
             Self::Accepted => "accepted",
@@ -180,12 +198,19 @@ pub fn next(state: State, event: Event) -> Result<State, IllegalTransition> {
     use State as S;
     match event {
         Event::Allowed if state == S::Planned => Ok(S::Intended),
-        Event::Refused if state == S::Planned => Ok(S::Refused),
+        Event::ApprovalNeeded if state == S::Planned => Ok(S::AwaitingApproval),
+        Event::Approved if state == S::AwaitingApproval => Ok(S::Intended),
+        Event::Refused if matches!(state, S::Planned | S::AwaitingApproval) => Ok(S::Refused),
         Event::SendStarted if state == S::Intended => Ok(S::Sending),
         Event::NotSent if state == S::Sending => Ok(S::Intended),
         Event::Rejected if state == S::Sending => Ok(S::Rejected),
-        Event::KeyTaken if state == S::Sending => Ok(S::Held),
+        // Whose it is, is not said: perhaps our own from a lost answer. A look-up tells.
+        Event::KeyTaken if state == S::Sending => Ok(S::Unknown),
+        Event::NotOurs if matches!(state, S::Sending | S::Unknown | S::Held) => Ok(S::Held),
+        Event::Resend if state == S::Unknown => Ok(S::Intended),
         Event::GaveUp if matches!(state, S::Unknown | S::Held) => Ok(S::Held),
+        Event::SaidSent if matches!(state, S::Unknown | S::Held) => Ok(S::Accepted),
+        Event::SaidNotSent if matches!(state, S::Unknown | S::Held) => Ok(S::Intended),
         // A callback may be faster than the answer to our own request; what it said stands.
         Event::Accepted | Event::AnswerLost if knows_better(state) => Ok(state),
         Event::Accepted if matches!(state, S::Sending | S::Unknown) => Ok(S::Accepted),
@@ -195,12 +220,18 @@ pub fn next(state: State, event: Event) -> Result<State, IllegalTransition> {
             reported(state, status).ok_or(IllegalTransition { state, event })
         }
         Event::Allowed
+        | Event::ApprovalNeeded
+        | Event::Approved
         | Event::Refused
         | Event::SendStarted
         | Event::NotSent
         | Event::Rejected
         | Event::KeyTaken
+        | Event::NotOurs
+        | Event::Resend
         | Event::GaveUp
+        | Event::SaidSent
+        | Event::SaidNotSent
         | Event::Accepted
         | Event::AnswerLost => Err(IllegalTransition { state, event }),
     }
@@ -219,14 +250,14 @@ const fn not_found(state: State) -> Option<State> {
         State::Sending | State::Unknown => Some(State::Unknown),
         State::Intended | State::Accepted | State::Pending | State::Held => Some(state),
         State::Confirmed | State::Declined | State::Cancelled => Some(state),
-        State::Planned | State::Rejected | State::Refused => None,
+        State::Planned | State::AwaitingApproval | State::Rejected | State::Refused => None,
     }
 }
 
 const fn reported(state: State, status: Reported) -> Option<State> {
     match (state, status) {
         // What was never sent from here, or was refused there, cannot exist there.
-        (State::Planned | State::Rejected | State::Refused, _) => None,
+        (State::Planned | State::AwaitingApproval | State::Rejected | State::Refused, _) => None,
         // Final is final: the same again and late non-final reports change nothing, another final
         // report is an alarm.
         (State::Confirmed, Reported::Confirmed | Reported::Open | Reported::Pending)
@@ -251,6 +282,7 @@ const fn reported(state: State, status: Reported) -> Option<State> {
 pub const fn next_step(state: State) -> NextStep {
     match state {
         State::Planned => NextStep::Decide,
+        State::AwaitingApproval => NextStep::WaitForApproval,
         State::Intended => NextStep::Send,
         // Nobody waits for its answer any more when it is found in this state.
         State::Sending | State::Unknown => NextStep::LookUp,
@@ -272,8 +304,10 @@ mod tests {
 
     use super::*;
 
-    const EVENTS: [Event; 15] = [
+    const EVENTS: [Event; 21] = [
         Event::Allowed,
+        Event::ApprovalNeeded,
+        Event::Approved,
         Event::Refused,
         Event::SendStarted,
         Event::NotSent,
@@ -287,7 +321,11 @@ mod tests {
         Event::Reported(Reported::Declined),
         Event::Reported(Reported::Cancelled),
         Event::NotFound,
+        Event::NotOurs,
+        Event::Resend,
         Event::GaveUp,
+        Event::SaidSent,
+        Event::SaidNotSent,
     ];
 
     #[test]
@@ -342,7 +380,8 @@ mod tests {
             }
         }
 
-        /// Between two starts of sending there is always proof that the first never left.
+        /// Between two starts of sending there is always proof that the first never left, the
+        /// operator's standing permission to send the same key again, or a person's word.
         #[test]
         fn a_payment_leaves_at_most_once(
             events in proptest::collection::vec(proptest::sample::select(&EVENTS[..]), 0..60),
@@ -355,7 +394,7 @@ mod tests {
                     prop_assert!(!may_have_left);
                     may_have_left = true;
                 }
-                if event == Event::NotSent {
+                if matches!(event, Event::NotSent | Event::Resend | Event::SaidNotSent) {
                     may_have_left = false;
                 }
                 state = after;

@@ -212,6 +212,7 @@ impl Payments {
         match payment.state {
             State::Intended => self.resume_locked(payment).await,
             State::Planned
+            | State::AwaitingApproval
             | State::Sending
             | State::Accepted
             | State::Pending
@@ -338,7 +339,9 @@ impl Payments {
                     self.watch(&payment);
                     return Ok(payment);
                 }
-                NextStep::Decide | NextStep::Done => return Ok(payment),
+                NextStep::Decide | NextStep::WaitForApproval | NextStep::Done => {
+                    return Ok(payment);
+                }
             }
         }
     }

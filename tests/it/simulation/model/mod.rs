@@ -424,7 +424,10 @@ impl Model {
                     }
                     return Ok(());
                 }
-                NextStep::WaitForCallback | NextStep::WaitForPerson | NextStep::Done => {
+                NextStep::WaitForApproval
+                | NextStep::WaitForCallback
+                | NextStep::WaitForPerson
+                | NextStep::Done => {
                     return Ok(());
                 }
             }

@@ -1,0 +1,75 @@
+//! What policy is asked, and what it answers.
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::clock::Timestamp;
+use crate::domain::id::{ForeignId, HandlerId};
+use crate::domain::operation::Operation;
+
+/// A payment that somebody wants to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its key.
+    pub foreign_id: ForeignId,
+    /// Which operation would make it.
+    pub operation: Operation,
+    /// The currency that leaves the account.
+    pub currency: String,
+    /// How much of it, above zero; `None` when only what arrives was named (`amount_to`), and how
+    /// much leaves depends on the gateway's rate.
+    pub amount: Option<Decimal>,
+    /// Where it goes; `None` when it stays in the account (an exchange).
+    pub address: Option<String>,
+    /// Who asks.
+    pub handler: HandlerId,
+    /// How many payments are asked for together, from 1.
+    pub batch: usize,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What policy says about a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// The name of the rule or limit that decided, or `otherwise`.
+    pub by: String,
+    /// Every limit and rule that was looked at, in their order, and what came of it.
+    pub reasons: Vec<Reason>,
+}
+
+/// What is to be done about a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is made.
+    Allow,
+    /// It is not made.
+    Refuse,
+    /// It is made when people approve it.
+    Approve(Terms),
+}
+
+/// What an approval takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// How many different people must approve, from 1.
+    pub quorum: u32,
+    /// After how many seconds without them it is refused.
+    pub expires_after: u64,
+    /// Whether the last editor of the script that asks may be one of them.
+    pub editor_may_approve: bool,
+}
+
+/// One limit or rule that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Its name.
+    pub name: String,
+    /// Whether it speaks of this payment.
+    pub matches: bool,
+    /// Why, with the numbers: `0.7 of 1 ETH spent today, 0.4 more would be 1.1`.
+    pub text: String,
+}
