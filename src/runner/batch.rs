@@ -35,6 +35,10 @@ pub(super) fn pay_all(
         .unwrap_or(world.context.max_in_flight.saturating_mul(2))
         .max(1);
     let rows = requests.len();
+    let keys: Vec<_> = requests
+        .iter()
+        .map(|request| request.foreign_id.clone())
+        .collect();
     let payments = world.context.payments.clone();
     // A task of its own: the script's deadline ends the waiting, never the payments.
     let task = world.context.tokio.spawn(async move {
@@ -65,6 +69,13 @@ pub(super) fn pay_all(
                     *place = Some(payment);
                 }
             }
+            // One among many: the others may have been sent, so the script gets all of them.
+            Err(PayError::Refused { .. }) => {
+                let refused = keys.get(row).map(|key| world.context.payments.find(key));
+                if let (Some(found), Some(place)) = (refused, paid.get_mut(row)) {
+                    *place = found.map_err(|error| world.unreadable(&error))?;
+                }
+            }
             Err(error @ (PayError::Unavailable(_) | PayError::Unauthorised(_))) => {
                 unsent.push(error);
             }
@@ -88,7 +99,8 @@ fn check_all(
     keys: Vec<ForeignId>,
     origin: &Origin,
 ) -> Result<Vec<PaymentRequest>, Stop> {
-    let mut requests: Vec<PaymentRequest> = Vec::with_capacity(rows.len());
+    let batch = rows.len();
+    let mut requests: Vec<PaymentRequest> = Vec::with_capacity(batch);
     let mut errors = Vec::new();
     let mut conflicts = Vec::new();
     let mut seen: HashMap<ForeignId, usize> = HashMap::new();
@@ -121,6 +133,7 @@ fn check_all(
             foreign_id,
             content: content(Operation::Withdraw, &prepared),
             origin: origin.clone(),
+            batch,
         };
         let known = world
             .context

@@ -38,6 +38,12 @@ pub(super) fn pay_stop(world: &World, error: PayError) -> Stop {
             details: json!({ "field": difference.field }),
         }
         .into(),
+        PayError::Refused { ref by, .. } => Failure {
+            code: Code::PolicyRefused,
+            message: error.to_string(),
+            details: json!({ "by": by }),
+        }
+        .into(),
         PayError::Unavailable(_) => {
             Failure::new(Code::GatewayUnavailable, error.to_string()).into()
         }

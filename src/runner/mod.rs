@@ -33,6 +33,7 @@ mod once;
 mod pace;
 mod payments;
 mod people;
+mod policy;
 mod retention;
 mod run_views;
 mod slot_history;

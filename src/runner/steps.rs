@@ -222,6 +222,7 @@ impl World {
             foreign_id,
             content: content(operation, &prepared),
             origin: self.origin(step, site),
+            batch: 1,
         };
         // A task of its own: the script's deadline ends the waiting, never the payment.
         let payments = self.context.payments.clone();

@@ -40,6 +40,18 @@ pub struct Decision {
     pub reasons: Vec<Reason>,
 }
 
+impl Decision {
+    /// Why, in one sentence, with the name of the rule or limit that decided.
+    #[must_use]
+    pub fn because(&self) -> String {
+        let reason = self.reasons.iter().find(|reason| reason.name == self.by);
+        match reason {
+            Some(reason) => format!("`{}`: {}", self.by, reason.text),
+            None => "no rule of the policy allows it".into(),
+        }
+    }
+}
+
 /// What is to be done about a payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

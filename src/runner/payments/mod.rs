@@ -20,14 +20,16 @@ use serde_json::json;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 
 use super::key_locks::KeyLocks;
+use super::policy::{Guard, proposal};
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
-use crate::domain::operation::Operation;
+use crate::domain::operation::{Effect, Operation};
 use crate::domain::payment::{
     Content, Difference, Event, NextStep, Origin, Payment, State, next_step,
 };
+use crate::domain::policy::Verdict;
 use crate::gateway::{Client, Disposition, prepare};
 use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
 use crate::store::{Changes, ReadError, Store};
@@ -59,6 +61,8 @@ pub struct PaymentRequest {
     pub content: Content,
     /// Who asks.
     pub origin: Origin,
+    /// How many payments are asked for together, from 1.
+    pub batch: usize,
 }
 
 /// Why a payment could not be taken on or carried on.
@@ -74,6 +78,14 @@ pub enum PayError {
         foreign_id: ForeignId,
         /// The first field that differs.
         difference: Difference,
+    },
+    /// Our policy, or a person, refused it. Nothing was sent, and nothing will be under this key.
+    #[error("{text}")]
+    Refused {
+        /// The rule or limit, or who refused it.
+        by: String,
+        /// What it said.
+        text: String,
     },
     /// The gateway could not be reached; the payment certainly was not sent. Try again later.
     #[error("the gateway cannot be reached: {0}")]
@@ -114,6 +126,7 @@ struct Inner {
     watch: mpsc::UnboundedSender<Watched>,
     /// Runs that wait for payments.
     waits: Arc<Waits>,
+    policy: Guard,
 }
 
 /// No attempt begins while this is held.
@@ -142,6 +155,7 @@ impl Payments {
             attempts: Arc::default(),
             watch,
             waits,
+            policy: Guard,
         }))
     }
 
@@ -168,33 +182,61 @@ impl Payments {
         if let Some(payment) = self.find(&request.foreign_id)? {
             return self.pay_again(payment, &request).await;
         }
+        let planned = self.decide(request).await?;
+        match refusal(&planned) {
+            Some(refused) => Err(refused),
+            None => self.drive(planned).await,
+        }
+    }
+
+    /// Asks policy, and records what it says with the reservation and the intent in one commit. On
+    /// disk when this returns.
+    async fn decide(&self, request: PaymentRequest) -> Result<Payment, PayError> {
         let mut planned = Payment::planned(
-            request.foreign_id.clone(),
+            request.foreign_id,
             request.content,
             request.origin,
             self.0.clock.now(),
         );
-        // The decision, and with it the intent, is one durable commit. Policy has its place here.
-        let decided = planned.apply(Event::Allowed, None, self.0.clock.now());
-        debug_assert!(decided.is_ok(), "a planned payment can be allowed");
         let mut changes = Changes::new();
+        let effect = planned.content.operation.effect();
+        let event = if effect == Effect::Pay {
+            let proposal = proposal(&planned, &planned.origin, request.batch);
+            let decision = self.0.policy.decide(&proposal, &mut changes);
+            let event = match &decision.verdict {
+                Verdict::Allow => Event::Allowed,
+                Verdict::Refuse => Event::Refused,
+                Verdict::Approve(_) => Event::ApprovalNeeded,
+            };
+            planned.error = (event == Event::Refused).then(|| decision.because());
+            planned.decision = Some(decision);
+            event
+        } else {
+            Event::Allowed
+        };
+        let decided = planned.apply(event, None, self.0.clock.now());
+        debug_assert!(decided.is_ok(), "a planned payment can be decided");
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
         changes.put(
             &PAYMENTS_BY_TIME,
             &(planned.created_at, planned.foreign_id.clone()),
             &Mark,
         );
-        changes.put(&PAYMENTS, &planned.foreign_id, &planned);
-        changes.put(&OPEN_PAYMENTS, &planned.foreign_id, &Mark);
+        if !planned.state.is_final() {
+            changes.put(&OPEN_PAYMENTS, &planned.foreign_id, &Mark);
+        }
+        let happening = self.0.waits.happening().await;
+        put(&mut changes, &planned, &happening);
         // The lock makes a refusal impossible within one process, and there is only one.
         self.0
             .store
             .commit(changes)
             .await
             .map_err(|error| store_stop(&error))?;
+        drop(happening);
         self.0.telemetry.payment_moved(&planned);
         CrashPoint::IntentRecorded.pass();
-        self.drive(planned).await
+        Ok(planned)
     }
 
     /// The key is known: the same payment goes on from where it stands, another one is refused.
@@ -211,6 +253,10 @@ impl Payments {
         }
         match payment.state {
             State::Intended => self.resume_locked(payment).await,
+            State::Refused => match refusal(&payment) {
+                Some(refused) => Err(refused),
+                None => Ok(payment),
+            },
             State::Planned
             | State::AwaitingApproval
             | State::Sending
@@ -220,7 +266,6 @@ impl Payments {
             | State::Declined
             | State::Cancelled
             | State::Rejected
-            | State::Refused
             | State::Unknown
             | State::Held => Ok(payment),
         }
@@ -398,4 +443,18 @@ impl Payments {
                 .send((payment.foreign_id.clone(), payment.state)),
         );
     }
+}
+
+/// Why a refused payment cannot be made; `None` for any other.
+fn refusal(payment: &Payment) -> Option<PayError> {
+    (payment.state == State::Refused).then(|| PayError::Refused {
+        by: payment
+            .decision
+            .as_ref()
+            .map_or_else(String::new, |decision| decision.by.clone()),
+        text: payment
+            .error
+            .clone()
+            .unwrap_or_else(|| "the payment was refused".into()),
+    })
 }

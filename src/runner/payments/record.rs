@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
-use crate::domain::payment::{Event, Payment, Reported};
+use crate::domain::payment::{Event, Payment, Reported, State};
 use crate::runner::waits::Happening;
 use crate::store::schema::{OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID};
 use crate::store::{Changes, CommitError};
@@ -60,6 +60,9 @@ impl Payments {
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
             put(&mut changes, &payment, &happening);
+            if payment.state.is_final() && payment.state != State::Confirmed {
+                self.0.policy.release(&payment, &mut changes);
+            }
             match self.0.store.commit(changes).await {
                 Ok(()) => {
                     if payment.state != stored.value.state {
