@@ -285,6 +285,9 @@ impl Payments {
     }
 
     async fn resume_locked(&self, payment: Payment) -> Result<Payment, PayError> {
+        if payment.state == State::AwaitingApproval {
+            return Ok(payment);
+        }
         let payment = if can_be_looked_up(payment.content.operation) {
             self.look_up_locked(payment).await?
         } else if payment.state == State::Sending {

@@ -202,7 +202,13 @@ impl Model {
                 set: run.set.as_str().to_owned(),
             };
             let mut planned = Payment::planned(id.clone(), content, origin, self.now);
-            planned.apply(Event::Allowed, None, self.now).unwrap();
+            let decided = if self.chance.per_mille(200) {
+                Event::ApprovalNeeded
+            } else {
+                Event::Allowed
+            };
+            planned.apply(decided, None, self.now).unwrap();
+            self.seen.state(planned.state);
             self.commit(|disk| drop(disk.payments.insert(id.clone(), planned)))?;
         }
         if self.disk.payments[id].state == State::Intended {

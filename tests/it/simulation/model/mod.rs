@@ -396,7 +396,12 @@ impl Model {
     }
 
     fn go_on_with(&mut self, id: &ForeignId) -> Result<(), Crash> {
-        if let Some(event) = self.gateway.look_up(id, &mut self.chance, self.calm) {
+        if self.disk.payments[id].state == State::AwaitingApproval {
+            if self.calm || self.chance.per_mille(500) {
+                self.record(id, Event::Approved)?;
+                self.drive(id)?;
+            }
+        } else if let Some(event) = self.gateway.look_up(id, &mut self.chance, self.calm) {
             self.record(id, event)?;
         }
         if self.disk.payments[id].state == State::Intended {
