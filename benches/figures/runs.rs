@@ -1,5 +1,5 @@
-//! Durable runs: what a step costs, what a long journal costs, and what a hundred thousand suspended
-//! runs cost.
+//! Durable runs: what a step costs, what a long journal costs, and what suspended runs cost: a
+//! hundred thousand, or as many as `BURSAR_SUSPENDED_RUNS` says.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,8 +23,8 @@ const APPENDED: usize = 600;
 const RUNS_OF_THREE: u32 = 640;
 const RECORDED: u32 = 10_000;
 
-/// Suspended runs: each of the bursts emits so many events.
-const BURSTS: u64 = 100;
+/// Suspended runs, begun by events of which each run emits so many.
+const SUSPENDED: u64 = 100_000;
 const BURST: u64 = 1_000;
 /// Runs that wait for the same event.
 const BELL: u64 = 10_000;
@@ -115,15 +115,17 @@ schedule("go", "0 0 1 1 *", |tick| {{
 }
 
 fn suspended() {
+    let wanted = std::env::var("BURSAR_SUSPENDED_RUNS");
+    let bursts = wanted.map_or(SUSPENDED, |count| count.parse().unwrap()) / BURST;
     let script = format!(
         r#"
-schedule("go", "0 0 1 1 *", |tick| {{ for n in 0..{BURSTS} {{ emit("burst", n); }} }});
+schedule("go", "0 0 1 1 *", |tick| {{ for n in 0..{bursts} {{ emit("burst", n); }} }});
 on("burst", |burst| {{ for n in 0..{BURST} {{ emit("work", burst * {BURST} + n); }} }});
 on("work", |n| {{ wait_for("bell", #{{ number: n / {BELL} }}, "30d"); }});
 schedule("ring", "0 0 1 1 *", |tick| {{ emit("bell", #{{ number: 7 }}); }});
 "#
     );
-    let count = BURSTS * BURST;
+    let count = bursts * BURST;
     let runtime = world::runtime();
     let world = runtime.block_on(world::start(&script, Options::default()));
     let toml = world::toml(&world.simulator.base_url());

@@ -58,7 +58,7 @@ pub(super) async fn accept(
             return Answer::Forged;
         }
         _ if context.dispatcher.open_runs() >= MOST_OPEN_RUNS => Ok(Answer::TryLater),
-        Verdict::Genuine(callback) => genuine(context, &callback, body).await,
+        Verdict::Genuine(callback) => genuine(context, &callback).await,
         Verdict::Unreadable(reason) => {
             context.telemetry.callback_unreadable(&reason);
             unreadable(context, body).await
@@ -81,12 +81,12 @@ pub enum Refusal {
     Read(#[from] ReadError),
 }
 
-async fn genuine(context: &Context, callback: &Callback, body: &[u8]) -> Result<Answer, Refusal> {
+async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refusal> {
     let transaction = callback.transaction();
     // Deliveries about one transaction are taken in one after the other: their order counts.
     let _one_at_a_time = context.transaction_locks.lock(transaction).await;
     let key = callback.event_key().as_str().to_owned();
-    let text = String::from_utf8_lossy(body).into_owned();
+    let text = callback.text().to_owned();
     let kept = EventContent::Callback(events::keep(&context.store, text).await?);
     loop {
         let payment = find_payment(context, callback)?;

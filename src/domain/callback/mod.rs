@@ -4,7 +4,11 @@
 //! final. Verifying signatures is [`super::signature`]'s, storing and ordering the runner's. All
 //! facts are from the gateway's callback pages and their samples, which are this module's tests.
 
+mod identity;
+
 use std::fmt;
+
+use std::sync::OnceLock;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -12,8 +16,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::clock::Timestamp;
-use super::id::{TransactionKey, digest};
+use super::id::TransactionKey;
 use super::money::{decimal_from_json, json_from_decimal};
+use identity::{Named, text_of};
 
 /// The longest type or status taken, in bytes; known ones have at most 27.
 const MAX_WORD: usize = 64;
@@ -23,11 +28,18 @@ const MAX_ID: usize = 128;
 
 /// One callback whose signature has been verified. Prints as its event key alone, because bodies
 /// hold personal data.
-#[derive(Clone, PartialEq)]
+///
+/// # Design
+/// Most callbacks start nothing, and for taking one in its identity is enough: the rest is read
+/// when somebody asks for it.
+#[derive(Clone)]
 pub struct Callback {
     transaction: TransactionKey,
     status: String,
-    body: Map<String, Value>,
+    foreign_id: Option<String>,
+    key: EventKey,
+    text: String,
+    fields: OnceLock<Map<String, Value>>,
 }
 
 /// Why a signed body cannot be taken for a callback. Names no content of the body.
@@ -98,23 +110,50 @@ impl Callback {
     /// When it is not a JSON object with a `type`, a `status` and an `id` (or
     /// `payment_request_id`). The caller stores the body as unreadable and raises an alert.
     pub fn parse(body: &[u8]) -> Result<Self, Unreadable> {
-        let value: Value = serde_json::from_slice(body)
-            .map_err(|error| Unreadable(format!("the body is not JSON: {error}")))?;
-        let Value::Object(body) = value else {
-            return Err(Unreadable("the body is not a JSON object".to_owned()));
+        let not_json =
+            |error: &dyn fmt::Display| Unreadable(format!("the body is not JSON: {error}"));
+        let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
+        let fields = OnceLock::new();
+        let named = match Named::of_text(text) {
+            Some(named) => named,
+            None => match serde_json::from_str(text).map_err(|error| not_json(&error))? {
+                Value::Object(body) => Named::of_fields(fields.get_or_init(|| body)),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_) => {
+                    return Err(Unreadable("the body is not a JSON object".to_owned()));
+                }
+            },
         };
-        let kind = word(&body, "type")?;
-        let status = word(&body, "status")?;
-        let id = ["id", "payment_request_id"]
+        let kind = word(named.kind.as_ref(), "type")?;
+        let status = word(named.status.as_ref(), "status")?;
+        let id = [&named.id, &named.payment_request_id]
             .into_iter()
-            .find_map(|name| body.get(name).and_then(text_of))
+            .find_map(|id| text_of(id.as_ref()?))
             .filter(|id| is_plain(id, MAX_ID))
             .ok_or_else(|| Unreadable("the body has no usable `id`".to_owned()))?;
         Ok(Self {
+            key: named.event_key(&kind, &id, &status),
             transaction: TransactionKey { kind, id },
             status,
-            body,
+            foreign_id: named.foreign_id.as_ref().and_then(text_of),
+            text: text.to_owned(),
+            fields,
         })
+    }
+
+    /// The body as it came.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn fields(&self) -> &Map<String, Value> {
+        // The body was found to be an object when it was parsed.
+        self.fields
+            .get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
     }
 
     /// `type.status`, what `on(…)` matches.
@@ -138,14 +177,14 @@ impl Callback {
     /// The root `foreign_id`: the key of the withdrawal, invoice or payment request. Exchanges and
     /// deposits have none.
     #[must_use]
-    pub fn foreign_id(&self) -> Option<String> {
-        self.body.get("foreign_id").and_then(text_of)
+    pub fn foreign_id(&self) -> Option<&str> {
+        self.foreign_id.as_deref()
     }
 
     /// `crypto_address.foreign_id`: whose deposit address it is. Repeats with every deposit.
     #[must_use]
     pub fn customer(&self) -> Option<String> {
-        self.body
+        self.fields()
             .get("crypto_address")?
             .get("foreign_id")
             .and_then(text_of)
@@ -154,7 +193,7 @@ impl Callback {
     /// The gateway's error text, prose that nothing may branch on; `None` when it is empty.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
-        self.body
+        self.fields()
             .get("error")?
             .as_str()
             .filter(|text| !text.is_empty())
@@ -169,21 +208,8 @@ impl Callback {
     /// The permanent key of this event: transaction, status and what part-payments change. The
     /// number of confirmations, which grows between deliveries, is no part of it.
     #[must_use]
-    pub fn event_key(&self) -> EventKey {
-        let TransactionKey { kind, id } = &self.transaction;
-        let mut legs: Vec<String> = self.legs().map(leg_identity).collect();
-        legs.sort_unstable();
-        let sent = self.body.get("currency_sent");
-        let progress = ["remaining_amount", "received_amount"]
-            .map(|name| amount_text(sent.and_then(|sent| sent.get(name))));
-        let mut parts: Vec<&str> = vec![kind, id, &self.status];
-        parts.extend(progress.iter().map(String::as_str));
-        parts.extend(legs.iter().map(String::as_str));
-        EventKey(format!(
-            "callback:{kind}.{}:{id}:{}",
-            self.status,
-            digest(&parts)
-        ))
+    pub const fn event_key(&self) -> &EventKey {
+        &self.key
     }
 
     /// What came in: for deposits what was sent, for invoices the sum of the deposits; in the
@@ -192,7 +218,7 @@ impl Callback {
     pub fn paid(&self) -> Option<Decimal> {
         match self.transaction.kind.as_str() {
             "invoice" => self.deposited(),
-            "deposit" | "deposit_exchange" => match self.body.get("currency_sent") {
+            "deposit" | "deposit_exchange" => match self.fields().get("currency_sent") {
                 Some(sent) => decimal_from_json(sent.get("amount")?).ok(),
                 None => self.deposited(),
             },
@@ -204,7 +230,7 @@ impl Callback {
     /// `kind`, `final`, `received_at` (RFC 3339, UTC), `paid` (or null) and `source`.
     #[must_use]
     pub fn event(&self, received_at: Timestamp, source: Source) -> Value {
-        let mut event = self.body.clone();
+        let mut event = self.fields().clone();
         for (name, value) in &mut event {
             make_amounts_exact(name, value);
         }
@@ -223,7 +249,7 @@ impl Callback {
     }
 
     fn legs(&self) -> impl Iterator<Item = &Value> {
-        self.body
+        self.fields()
             .get("transactions")
             .and_then(Value::as_array)
             .into_iter()
@@ -246,6 +272,12 @@ impl Callback {
         deposits.iter().try_fold(Decimal::ZERO, |sum, leg| {
             sum.checked_add(decimal_from_json(leg.get("amount")?).ok()?)
         })
+    }
+}
+
+impl PartialEq for Callback {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
     }
 }
 
@@ -297,8 +329,8 @@ pub fn order(kind: &str, previous: Option<&str>, new: &str) -> Order {
     }
 }
 
-fn word(body: &Map<String, Value>, name: &str) -> Result<String, Unreadable> {
-    body.get(name)
+fn word(value: Option<&Value>, name: &str) -> Result<String, Unreadable> {
+    value
         .and_then(Value::as_str)
         .filter(|text| is_plain(text, MAX_WORD))
         .map(str::to_owned)
@@ -307,40 +339,6 @@ fn word(body: &Map<String, Value>, name: &str) -> Result<String, Unreadable> {
 
 fn is_plain(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// The text of an id, which the gateway writes as a string or a number.
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// What tells one leg of a transaction from another. The id comes first because `txid` is null
-/// until the leg is broadcast.
-fn leg_identity(leg: &Value) -> String {
-    let id = ["id", "txid"]
-        .into_iter()
-        .find_map(|name| leg.get(name).and_then(text_of))
-        .unwrap_or_default();
-    digest(&[
-        &id,
-        &amount_text(leg.get("amount")),
-        &amount_text(leg.get("amount_to")),
-    ])
-}
-
-/// The same text for equal amounts, however they are written.
-fn amount_text(value: Option<&Value>) -> String {
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(value) => decimal_from_json(value).map_or_else(
-            |_| value.to_string(),
-            |amount| amount.normalize().to_string(),
-        ),
-    }
 }
 
 /// Whether a field of that name holds an amount, in every version of the gateway's bodies.
@@ -380,7 +378,7 @@ mod tests {
 
     macro_rules! samples {
         ($($name:literal),+ $(,)?) => {
-            [$(($name, include_str!(concat!("../../tests/it/callbacks/", $name, ".json")))),+]
+            [$(($name, include_str!(concat!("../../../tests/it/callbacks/", $name, ".json")))),+]
         };
     }
 
@@ -411,6 +409,44 @@ mod tests {
 
     fn received() -> Timestamp {
         Timestamp::from_timestamp_millis(1_790_000_000_123).unwrap()
+    }
+
+    /// What both ways of reading make of a body.
+    fn both(text: &str) -> (Option<Named>, Option<Named>) {
+        let whole = serde_json::from_str::<Map<String, Value>>(text).ok();
+        (Named::of_text(text), whole.as_ref().map(Named::of_fields))
+    }
+
+    #[test]
+    fn every_published_callback_is_read_without_the_rest_to_the_same_result() {
+        for (name, text) in SAMPLES {
+            let (brief, whole) = both(text);
+            assert!(brief.is_some(), "{name}");
+            assert_eq!(brief, whole, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_whole_reading_decides_is_left_to_it() {
+        for text in [
+            r#"{"type":"deposit","type":"invoice","status":"s","id":1}"#,
+            r#"{"type":"de\u0070osit","status":"s","id":1}"#,
+            r#"{"type":"deposit","status":"s","id":1,"transactions":{}}"#,
+            r#"{"type":"deposit","status":"s","id":1,"currency_sent":[]}"#,
+            &format!(
+                r#"{{"type":"deposit","status":"s","id":1,"x":{}{}}}"#,
+                "[".repeat(101),
+                "]".repeat(101)
+            ),
+        ] {
+            assert_eq!(Named::of_text(text), None, "{text}");
+            assert!(Callback::parse(text.as_bytes()).is_ok(), "{text}");
+        }
+        let deep = format!(
+            r#"{{"type":"deposit","status":"s","id":1,"x":{}"#,
+            "[".repeat(200)
+        );
+        assert!(Callback::parse(deep.as_bytes()).is_err());
     }
 
     #[test]
@@ -522,7 +558,7 @@ mod tests {
         let key = |change: &dyn Fn(&mut Value)| {
             let mut body = body.clone();
             change(&mut body);
-            parse(&body).event_key()
+            parse(&body).event_key().clone()
         };
         let original = key(&|_| ());
         let same: [&dyn Fn(&mut Value); 4] = [
@@ -738,7 +774,31 @@ mod tests {
                 let callback = parse(&body);
                 let event = callback.event(received(), Source::Callback);
                 prop_assert_eq!(&event["kind"], &json!(format!("{kind}.confirmed")));
-                prop_assert_eq!(callback.event_key(), parse(&body).event_key());
+                let again = parse(&body);
+                prop_assert_eq!(callback.event_key(), again.event_key());
+                let text = body.to_string();
+                if let (Some(brief), whole) = both(&text) {
+                    prop_assert_eq!(Some(brief), whole);
+                }
+            }
+        }
+
+        /// Bytes are changed at random: what is read without the rest is what a whole reading
+        /// says, and never something of a body that a whole reading refuses.
+        #[test]
+        fn a_damaged_body_is_read_alike_both_ways(
+            sample in 0..SAMPLES.len(),
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = SAMPLES[sample].1.as_bytes().to_vec();
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            if let Ok(text) = std::str::from_utf8(&bytes)
+                && let (Some(brief), whole) = both(text)
+            {
+                prop_assert_eq!(Some(brief), whole);
             }
         }
     }
