@@ -1,5 +1,5 @@
 //! Deletes what is older than is kept: runs that have ended with their journals, records of slots,
-//! and script sets that no run is pinned to any more.
+//! script sets that no run is pinned to any more, and long contents that nothing names any more.
 //!
 //! What protects against doing anything twice is never touched: payments, events, `once`, state,
 //! and runs that are open or parked. One pass reads every run once, newest first, in small pieces
@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Context;
 use super::handle::Handle;
@@ -17,7 +17,9 @@ use crate::domain::run::{Run, RunState};
 use crate::store::schema::{
     CURRENT_SET, OPEN_PAYMENTS, PAYMENTS, RUNS, SCHEDULES, SETS, SLOTS, STEPS,
 };
-use crate::store::{Changes, CommitError, Key, Order, Range, ReadError, Record, Store, Table};
+use crate::store::{
+    Changes, CommitError, Key, Order, Range, ReadError, Record, Store, Table, Unreferenced,
+};
 
 /// Rows read at a time; after as many, others have their turn.
 const PIECE: usize = 500;
@@ -37,6 +39,8 @@ pub struct TidiedUp {
     pub slots: u64,
     /// Script sets.
     pub sets: u64,
+    /// Long contents: sources of scripts, results of steps, bodies of events.
+    pub blobs: u64,
     /// Records that could not be read. They stay, and so do script sets, which they may name.
     pub unreadable: u64,
 }
@@ -52,6 +56,8 @@ enum Unfinished {
     Read(#[from] ReadError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error("a long content cannot be deleted: {0}")]
+    Blobs(#[from] std::io::Error),
 }
 
 impl Handle {
@@ -65,6 +71,7 @@ impl Handle {
             ("runs", done.runs),
             ("slots", done.slots),
             ("sets", done.sets),
+            ("blobs", done.blobs),
         ];
         telemetry.tidied_up(&deleted, done.unreadable);
         match end {
@@ -102,6 +109,8 @@ enum Next {
     /// The schedules after this one.
     Slots(Option<HandlerId>),
     Sets,
+    /// Long contents that nothing named so far.
+    Blobs(Unreferenced),
 }
 
 /// One pass.
@@ -156,7 +165,14 @@ impl Pass {
             },
             Next::Sets => {
                 self.delete_sets()?;
-                return Ok(false);
+                Next::Blobs(self.context.store.unreferenced_blobs(self.yesterday())?)
+            }
+            Next::Blobs(mut blobs) => {
+                if !self.context.store.keep_referenced(&mut blobs)? {
+                    self.done.blobs = self.context.store.delete_unreferenced(blobs)?;
+                    return Ok(false);
+                }
+                Next::Blobs(blobs)
             }
         };
         Ok(true)
@@ -177,6 +193,15 @@ impl Pass {
             .filter(|set| Some(set) != current.as_ref() && context.generations.is_left(set))
             .collect();
         Ok(())
+    }
+
+    /// What was put before this is in a record by now, if it ever will be.
+    fn yesterday(&self) -> SystemTime {
+        let day = chrono::TimeDelta::days(1);
+        let now = self.context.clock.now();
+        now.checked_sub_signed(day)
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+            .into()
     }
 
     /// Goes through a piece of the runs before `last`. Answers the last one seen, `None` at the

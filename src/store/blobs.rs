@@ -1,13 +1,16 @@
 //! Contents that are too large for the index, as files named by their SHA-256.
 //!
-//! A blob never changes and is never removed, so a hash in a record stays good. Reading verifies
-//! the content against its name.
+//! A blob never changes, and is deleted only when no record names it any more (`unreferenced`), so
+//! a hash in a record stays good. Reading verifies the content against its name.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -72,6 +75,9 @@ pub(super) struct Blobs {
     layout: Layout,
     /// Keeps the names of files that are being written apart.
     unfinished: AtomicU64,
+    /// Nothing is put while something is deleted: whoever puts a content that is there has made it
+    /// young before anybody asks for its age.
+    deleting: RwLock<()>,
 }
 
 impl Blobs {
@@ -79,6 +85,7 @@ impl Blobs {
         Self {
             layout,
             unfinished: AtomicU64::new(0),
+            deleting: RwLock::new(()),
         }
     }
 
@@ -86,14 +93,17 @@ impl Blobs {
         &self.layout
     }
 
-    /// Stores a content: on disk when this returns. One that is there and whole is kept.
+    /// Stores a content: on disk when this returns. One that is there and whole is kept, and is as
+    /// young as a new one.
     pub(super) fn put(&self, content: &[u8]) -> io::Result<BlobHash> {
         let hash = BlobHash::of(content);
+        let _not_deleted = self.deleting.read().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(&hash);
         let folder = path.parent().unwrap_or(&self.layout.dir);
         if read_file(&path)?.is_some_and(|found| found == content) {
             // Whoever wrote it may not have come to syncing the folder.
             sync_folder(folder)?;
+            touch(&path)?;
             return Ok(hash);
         }
         create_folder(&self.layout.blobs())?;
@@ -117,10 +127,35 @@ impl Blobs {
         }
     }
 
+    /// Deletes a content that was last put before a time. Answers whether it did.
+    pub(super) fn delete(&self, hash: &BlobHash, put_before: SystemTime) -> io::Result<bool> {
+        let path = self.path(hash);
+        let _nothing_put = self
+            .deleting
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match std::fs::metadata(&path).and_then(|found| found.modified()) {
+            Ok(put) if put < put_before => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        std::fs::remove_file(&path)?;
+        Ok(true)
+    }
+
     fn path(&self, hash: &BlobHash) -> PathBuf {
         let folder = hash.as_str().get(..2).unwrap_or_default();
         self.layout.blobs().join(folder).join(hash.as_str())
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the age of a file is told by the clock of the file system"
+)]
+fn touch(path: &Path) -> io::Result<()> {
+    File::open(path)?.set_modified(SystemTime::now())
 }
 
 #[cfg(test)]

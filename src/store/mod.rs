@@ -17,7 +17,7 @@
 //! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
 //! | `proof`, `rebuild` | what of a damaged store is provably everything, and repairing it |
 //! | `copy`, `backup`, `restore` | copies of the whole store, and what a restored one does not know |
-//! | `blobs` | large contents |
+//! | `blobs`, `unreferenced` | large contents, and deleting those that nothing names |
 //!
 //! The store knows no payment, run or callback: the modules that own them declare the tables. It
 //! keeps no history and takes no decision; a decision that rests on something read says so with a
@@ -52,6 +52,7 @@ mod restore;
 mod scan;
 pub mod schema;
 mod table;
+mod unreferenced;
 mod verify;
 mod view;
 mod writer;
@@ -73,6 +74,7 @@ pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};
 pub use restore::{RestoreError, restore};
 pub use scan::{Each, Order, Range, Unreadable};
 pub use table::{Record, Table, Versioned};
+pub use unreferenced::Unreferenced;
 pub use verify::{Report, verify};
 
 use blobs::Blobs;

@@ -1093,3 +1093,38 @@ async fn scripts_that_no_run_is_pinned_to_are_deleted_after_a_restart() {
         .unwrap();
     assert_eq!(sets.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_contents_go_with_what_named_them() {
+    // The files' age is told by the clock of this machine, which is long behind this one.
+    let clock = SetClock::at("2098-03-01T11:00:00Z");
+    let stage = forgetful(&clock)
+        .await
+        .script("a.rhai", &by_hand(r#"file::read("gone.txt");"#))
+        .script(
+            "b.rhai",
+            &by_hand(r#"file::read("kept.txt"); throw "broken";"#),
+        )
+        .data("gone.txt", &"gone".repeat(30_000))
+        .data("kept.txt", &"kept".repeat(30_000));
+    let daemon = stage.start().await;
+    let gone = fire(&daemon, "a").await;
+    assert_eq!(daemon.closed(&gone).await["state"], "succeeded");
+    let parked = fire(&daemon, "b").await;
+    is_in_state(&daemon, &parked, "parked").await;
+    let done = daemon.runner.tidy_up().await;
+    assert_eq!((done.runs, done.blobs), (0, 0), "{done:?}");
+
+    clock.set("2098-06-01T11:00:00Z");
+    let done = daemon.runner.tidy_up().await;
+    assert_eq!((done.runs, done.blobs), (1, 1), "{done:?}");
+    // What is left is whole: the parked run goes on with what it has read.
+    std::fs::remove_file(stage.path("data/kept.txt")).unwrap();
+    shown(&daemon, &["runs", "retry", &parked]).await;
+    let run = daemon.closed(&parked).await;
+    assert!(text(&run["error"]).contains("broken"), "{run:#}");
+    daemon.stop().await;
+    let daemon = stage.start().await;
+    assert_eq!(daemon.runner.tidy_up().await.blobs, 0);
+    daemon.stop().await;
+}
