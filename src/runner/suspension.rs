@@ -202,20 +202,37 @@ impl World {
         trigger: &EventTrigger,
     ) -> Result<Option<(String, Value)>, ReadError> {
         let store = &self.context.store;
+        let Some(places) = self.context.waits.places_after(from, trigger) else {
+            return self.search_event(progress, from, trigger);
+        };
+        for place in places {
+            let range = Range::within(&place);
+            let found = store.scan(&EVENTS_BY_ORDER, &range, 1, Order::Ascending)?;
+            for ((_, key), kind) in found {
+                if let Some(event) = self.matching(progress, &key, &kind, trigger)? {
+                    return Ok(Some((key, event)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, among all events accepted after `from`.
+    fn search_event(
+        &self,
+        progress: &Progress,
+        from: u64,
+        trigger: &EventTrigger,
+    ) -> Result<Option<(String, Value)>, ReadError> {
+        let store = &self.context.store;
         let mut last = (from, String::new());
         loop {
             let range = Range::all().after(&last);
             let page = store.scan(&EVENTS_BY_ORDER, &range, PAGE, Order::Ascending)?;
             let is_last = page.len() < PAGE;
             for (place, kind) in page {
-                if trigger.matches_kind(&kind)
-                    && !progress.answered_events.contains(&place.1)
-                    && let Some(record) = store.get(&EVENTS, &place.1)?
-                {
-                    let event = events::value(store, &record)?;
-                    if trigger.matches(&kind, &event) {
-                        return Ok(Some((place.1, event)));
-                    }
+                if let Some(event) = self.matching(progress, &place.1, &kind, trigger)? {
+                    return Ok(Some((place.1, event)));
                 }
                 last = place;
             }
@@ -223,6 +240,25 @@ impl World {
                 return Ok(None);
             }
         }
+    }
+
+    /// The event, if it is what is looked for.
+    fn matching(
+        &self,
+        progress: &Progress,
+        key: &String,
+        kind: &str,
+        trigger: &EventTrigger,
+    ) -> Result<Option<Value>, ReadError> {
+        let store = &self.context.store;
+        if !trigger.matches_kind(kind) || progress.answered_events.contains(key) {
+            return Ok(None);
+        }
+        let Some(record) = store.get(&EVENTS, key)? else {
+            return Ok(None);
+        };
+        let event = events::value(store, &record)?;
+        Ok(trigger.matches(kind, &event).then_some(event))
     }
 
     /// Whether an event that ends the wait was committed while the wait was.

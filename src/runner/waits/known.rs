@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
+use super::kinds::Kinds;
+use crate::domain::handler::EventTrigger;
 use crate::domain::id::RunId;
 use crate::domain::payment::Payment;
 use crate::domain::wait::{Shape, WaitFor};
-use crate::store::schema::{Mark, NEWS, News, WAITS_BY_EVENT, WAITS_BY_PAYMENT};
+use crate::store::schema::{EVENTS_BY_ORDER, Mark, NEWS, News, WAITS_BY_EVENT, WAITS_BY_PAYMENT};
 use crate::store::{Changes, Order, Range, ReadError, Store};
 
 /// How many shapes are known before those that have no rows any more are looked for.
@@ -28,6 +30,7 @@ pub(in crate::runner) struct Waits {
     pub(super) wanted: RwLock<Wanted>,
     /// Places in the order of acceptance of events that are being committed.
     under_way: Mutex<BTreeSet<u64>>,
+    kinds: Mutex<Kinds>,
     pub(super) news: Notify,
 }
 
@@ -80,8 +83,12 @@ impl Happening<'_> {
         number
     }
 
-    /// Notes an event with what is about to be committed.
+    /// Notes the event that was given its place last with what is about to be committed.
     pub(in crate::runner) fn event(&self, key: &str, kind: &str, changes: &mut Changes) {
+        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = numbers.last() {
+            self.waits.kinds().add(kind, *place);
+        }
         if self.wanted.of_kind(kind).next().is_some() {
             self.note(&News::Event(key.to_owned()), changes);
         }
@@ -143,8 +150,23 @@ impl Waits {
         Ok(Self {
             wanted: RwLock::new(wanted),
             under_way: Mutex::default(),
+            kinds: Mutex::new(Kinds::new(last_event(store)?)),
             news: Notify::new(),
         })
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, Kinds> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places after `from` at which events were accepted that may end a wait for `trigger`, in
+    /// order; `None` when they are not all known, and must be looked for in the store.
+    pub(in crate::runner) fn places_after(
+        &self,
+        from: u64,
+        trigger: &EventTrigger,
+    ) -> Option<Vec<u64>> {
+        self.kinds().after(from, trigger)
     }
 
     fn under_way(&self) -> MutexGuard<'_, BTreeSet<u64>> {
@@ -234,6 +256,12 @@ impl Waits {
     }
 }
 
+/// The place of the last event in the store.
+fn last_event(store: &Store) -> Result<u64, ReadError> {
+    let last = store.keys(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
+    Ok(last.first().map_or(0, |(place, _)| *place))
+}
+
 fn has_rows(store: &Store, shape: &Shape) -> Result<bool, ReadError> {
     let range = Range::within(&(shape.pattern.clone(), shape.paths.clone()));
     let rows = store.scan(&WAITS_BY_EVENT, &range, 1, Order::Ascending)?;
@@ -245,7 +273,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::handler::EventTrigger;
     use crate::store::Options;
     use crate::telemetry::Telemetry;
 
@@ -298,6 +325,7 @@ mod tests {
         let waits = Waits {
             wanted: RwLock::default(),
             under_way: Mutex::default(),
+            kinds: Mutex::new(Kinds::new(0)),
             news: Notify::new(),
         };
         let (first, second) = (waits.happening_here(), waits.happening_here());

@@ -12,6 +12,7 @@
 //! [`Happening`] that began before the wait was known has ended by then. So whatever happens is
 //! either seen by that last look, or noted as news on the disk.
 
+mod kinds;
 mod known;
 mod rows;
 
