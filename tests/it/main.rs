@@ -19,6 +19,7 @@ mod ledger;
 mod limits;
 mod payments;
 mod payouts;
+mod refunds;
 mod reload;
 mod schedules;
 mod scripts;

@@ -1,4 +1,5 @@
-//! The shipped scripts, in a daemon against the simulated gateway.
+//! The shipped scripts, in a daemon against the simulated gateway; the refund rule has a file of its
+//! own.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::stage::{Running, Stage, eventually, everything, executed};
+use crate::stage::{Running, Stage, eventually, everything};
 
-const MERCHANT: &str = include_str!("../../scripts/lib/merchant.rhai");
+/// The library that the paying scripts import.
+pub const MERCHANT: &str = include_str!("../../scripts/lib/merchant.rhai");
 const PAYOUTS: &str = include_str!("../../scripts/payouts.rhai");
-const REFUNDS: &str = include_str!("../../scripts/refunds.rhai");
 const HOOKS: &str = include_str!("../../scripts/hooks.rhai");
 
 const BATCH: &str = "\
@@ -34,18 +35,8 @@ async fn stage(scripts: &[(&str, &str)]) -> Stage {
     stage
 }
 
-/// The refund rule as an operator switches it on: one word in its settings.
-fn refunds_switched_on() -> String {
-    let (off, on) = (
-        "const EMAIL_REFUNDS_ARE_OFF = false;",
-        "const EMAIL_REFUNDS_ARE_OFF = true;",
-    );
-    assert_eq!(REFUNDS.matches(off).count(), 1);
-    REFUNDS.replace(off, on)
-}
-
 /// Everything scripts logged so far, as `level: text`, runs in the order they were made.
-fn logged(daemon: &Running) -> Vec<String> {
+pub fn logged(daemon: &Running) -> Vec<String> {
     let runs = daemon.runner.runs(&everything()).unwrap();
     let mut lines = Vec::new();
     for run in runs.as_array().unwrap().iter().rev() {
@@ -67,7 +58,7 @@ fn logged(daemon: &Running) -> Vec<String> {
 }
 
 /// Waits until a line was logged that contains `text`. Answers it.
-async fn line(daemon: &Running, text: &str) -> String {
+pub async fn line(daemon: &Running, text: &str) -> String {
     eventually(&format!("`{text}` is logged"), || async {
         logged(daemon).into_iter().find(|line| line.contains(text))
     })
@@ -75,7 +66,7 @@ async fn line(daemon: &Running, text: &str) -> String {
 }
 
 /// Asks the gateway for something, as the shop would.
-async fn call(stage: &Stage, operation: Call, arguments: Value) -> Value {
+pub async fn call(stage: &Stage, operation: Call, arguments: Value) -> Value {
     let client = Client::new(&stage.resolved().gateway, &Telemetry::default()).unwrap();
     let prepared = prepare(operation, &arguments).unwrap();
     let disposition = client.send(&prepared).await;
@@ -91,29 +82,6 @@ fn customer() -> Value {
         "foreign_id": "c-7", "currency": "BTC", "end_user_reference": "c-7", "sender_type": "natural",
         "sender_data": {"first_name": "Ada", "last_name": "Lovelace", "date_of_birth": "1990-12-10"},
     })
-}
-
-/// An invoice over 100 EUR, paid towards in BTC, confirmed or not, that then fails.
-async fn failed_invoice(stage: &Stage, foreign_id: &str, paid: Option<&str>, confirmed: bool) {
-    let arguments = json!({
-        "foreign_id": foreign_id, "timer": true, "title": "Order", "currency": "EUR",
-        "amount": "100", "end_user_reference": "c-1", "email_user": "a@shop.example",
-        "url_success": "https://shop.example/y", "url_failed": "https://shop.example/n",
-    });
-    call(stage, Call::CreateInvoice, arguments).await;
-    let settle = Duration::from_millis(20);
-    stage.control.set_settle_after(confirmed.then_some(settle));
-    if let Some(paid) = paid {
-        let amount = Some(paid.parse().unwrap());
-        stage
-            .control
-            .pay_invoice(foreign_id, amount, Some("BTC"))
-            .unwrap();
-        // Part-payments are confirmed without a callback.
-        tokio::time::sleep(settle * 20).await;
-    }
-    stage.control.set_settle_after(Some(settle));
-    stage.control.expire_invoice(foreign_id).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,138 +183,6 @@ async fn a_batch_with_mistakes_names_them_all_and_sends_nothing() {
         assert!(error.contains(part), "{error}");
     }
     assert!(stage.control.requests().is_empty());
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn as_shipped_the_refund_rule_only_warns() {
-    let stage = stage(&[("refunds.rhai", REFUNDS)]).await;
-    stage.write("data/refund_addresses.csv", ADDRESSES);
-    let daemon = stage.start().await;
-    failed_invoice(&stage, "order-1", Some("0.0005"), true).await;
-    let told = line(&daemon, "order-1").await;
-    assert!(
-        told.starts_with("warn: invoice order-1 failed with 0.0005"),
-        "{told}"
-    );
-    let run = daemon.trigger("refunds", "pass").await;
-    assert_eq!(run["state"], "succeeded", "{run:#}");
-    assert_eq!(
-        executed(&stage.control).keys().collect::<Vec<_>>(),
-        ["order-1"]
-    );
-
-    // What failed before the e-mail refunds were off is the gateway's to refund, also afterwards.
-    stage.write("scripts/refunds.rhai", &refunds_switched_on());
-    eventually("the new rule is in use", || async {
-        let sources = bursar::scripting::Sources::read(&stage.path("scripts")).unwrap();
-        daemon.runner.is_current(&sources).then_some(())
-    })
-    .await;
-    daemon.trigger("refunds", "pass").await;
-    assert_eq!(
-        executed(&stage.control).keys().collect::<Vec<_>>(),
-        ["order-1"]
-    );
-    daemon.stop().await;
-}
-
-const ADDRESSES: &str = "\
-invoice,currency,address,customer,first_name,last_name,born
-order-1,BTC,tb1qback,c-1,Ada,Lovelace,1990-12-10
-order-5,ETH,0xback,c-5,Ada,Lovelace,1990-12-10
-";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refund_pays_what_came_in_to_the_address_supplied_once() {
-    let stage = stage(&[("refunds.rhai", &refunds_switched_on())]).await;
-    stage.control.set_faults(Faults(vec![Rule {
-        operation: Some(Operation::Invoice),
-        ..Rule::always(Fault::CallbackTwice)
-    }]));
-    let daemon = stage.start().await;
-    failed_invoice(&stage, "order-1", Some("0.0005"), true).await;
-    line(&daemon, "of invoice order-1 are to be paid back").await;
-
-    // Without an address nothing is sent; with one it is, in the next pass and never again.
-    daemon.trigger("refunds", "pass").await;
-    line(&daemon, "order-1 waits for one line").await;
-    assert_eq!(stage.control.executions().len(), 1);
-    stage.write("data/refund_addresses.csv", ADDRESSES);
-    for _ in 0..3 {
-        let run = daemon.trigger("refunds", "pass").await;
-        assert_eq!(run["state"], "succeeded", "{run:#}");
-    }
-    let failed = stage.control.callbacks();
-    let failed = failed.iter().find(|sent| sent.status == "failed").unwrap();
-    assert!(failed.attempts.len() >= 2, "{failed:?}");
-    stage.control.resend_callback(failed.id).await.unwrap();
-    daemon.trigger("refunds", "pass").await;
-
-    daemon.payment("refund-order-1", "confirmed").await;
-    let paid: Vec<_> = stage
-        .control
-        .executions()
-        .into_iter()
-        .filter(|one| one.kind == "withdrawal")
-        .collect();
-    assert_eq!(paid.len(), 1, "{paid:?}");
-    assert_eq!(paid[0].foreign_id, "refund-order-1");
-    assert_eq!(
-        (&paid[0].currency[..], paid[0].address.as_deref()),
-        ("BTC", Some("tb1qback"))
-    );
-    assert_eq!(paid[0].amount.normalize().to_string(), "0.0005");
-    assert_eq!(paid[0].times_requested, 1);
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_refund_is_sent_for_nothing_for_unconfirmed_money_or_to_another_currency() {
-    let stage = stage(&[("refunds.rhai", &refunds_switched_on())]).await;
-    stage.write("data/refund_addresses.csv", ADDRESSES);
-    let daemon = stage.start().await;
-    failed_invoice(&stage, "order-0", None, true).await;
-    failed_invoice(&stage, "order-1", Some("0.0005"), false).await;
-    failed_invoice(&stage, "order-5", Some("0.0005"), true).await;
-    let told = line(&daemon, "invoice order-1 failed").await;
-    assert!(told.starts_with("error: "), "{told}");
-    line(&daemon, "of invoice order-5 are to be paid back").await;
-    for _ in 0..2 {
-        daemon.trigger("refunds", "pass").await;
-    }
-    line(&daemon, "order-5 waits for one line with its BTC address").await;
-    assert!(
-        stage
-            .control
-            .executions()
-            .iter()
-            .all(|one| one.kind == "invoice")
-    );
-    assert!(!logged(&daemon).iter().any(|line| line.contains("order-0")));
-    daemon.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refund_that_the_gateway_refuses_is_told_once_and_not_tried_again() {
-    let stage = stage(&[("refunds.rhai", &refunds_switched_on())]).await;
-    stage.write("data/refund_addresses.csv", ADDRESSES);
-    let daemon = stage.start().await;
-    // Less than the gateway pays out.
-    failed_invoice(&stage, "order-1", Some("0.00001"), true).await;
-    line(&daemon, "of invoice order-1 are to be paid back").await;
-    for _ in 0..3 {
-        let run = daemon.trigger("refunds", "pass").await;
-        assert_eq!(run["state"], "succeeded", "{run:#}");
-    }
-    let fails = |line: &&String| line.starts_with("error: the refund of invoice order-1 fails");
-    assert_eq!(
-        logged(&daemon).iter().filter(fails).count(),
-        1,
-        "{:#?}",
-        logged(&daemon)
-    );
-    assert_eq!(stage.control.requests()[&Operation::Withdrawal], 1);
     daemon.stop().await;
 }
 
