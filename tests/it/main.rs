@@ -11,6 +11,7 @@ mod callbacks;
 mod damage;
 mod dev;
 mod docs;
+mod examples;
 mod fates;
 mod history;
 mod kit;
