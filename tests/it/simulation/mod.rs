@@ -9,7 +9,8 @@
 //! and an execution, which begins again from the top after a crash. The model takes one turn at a
 //! time, so it cannot find races.
 //!
-//! The second, in `money`, is about payments alone, and takes many more seeds.
+//! The second, in `money`, is about payments alone, and takes many more seeds. Beside it every pair of
+//! the simulator's faults meets the daemon itself.
 //!
 //! The third takes few seeds over the daemon itself, in this process, over its real store, its real
 //! threads and the simulated gateway; its scripts are written by the seed. Races are found there.

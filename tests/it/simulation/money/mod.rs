@@ -14,6 +14,7 @@
 mod audit;
 mod daemon;
 mod gateway;
+mod pairs;
 
 use std::sync::LazyLock;
 
