@@ -1,7 +1,12 @@
-//! Payments: the state machine, and the record that carries one through it.
+//! Payments: the state machine, the record that carries one through it, what proves that a
+//! transaction of the gateway is ours, and when patience with an unknown fate is at its end.
 
+mod likeness;
+mod patience;
 mod record;
 mod state;
 
+pub use likeness::{Likeness, likeness};
+pub use patience::{AtTheEnd, Patience};
 pub use record::{Content, Difference, Origin, Payment, StoryLine};
 pub use state::{Event, IllegalTransition, NextStep, Reported, State, next, next_step};

@@ -146,10 +146,18 @@ pub struct Payment {
     pub created_at: Timestamp,
     /// When the record last changed.
     pub updated_at: Timestamp,
-    /// How often it was sent. Above one only after requests that certainly never left.
+    /// How often it was sent. Above one only after requests that certainly never left, and after
+    /// resends.
     pub attempts: u32,
-    /// How often it was looked up since it was last heard of.
+    /// How often a look-up did not find it since it was last sent or heard of.
     pub look_ups: u32,
+    /// How often it was sent again although its fate was unknown. While this is not zero, a refusal
+    /// of the request proves nothing about the earlier ones.
+    #[serde(default)]
+    pub resends: u32,
+    /// Whether the gateway said that the key is taken: it is ours only if a look-up proves it.
+    #[serde(default)]
+    pub key_taken: bool,
     /// What happened, oldest first.
     pub story: Vec<StoryLine>,
 }
@@ -176,6 +184,8 @@ impl Payment {
             updated_at: at,
             attempts: 0,
             look_ups: 0,
+            resends: 0,
+            key_taken: false,
             story: Vec::new(),
         }
     }
@@ -192,22 +202,30 @@ impl Payment {
     ) -> Result<(), IllegalTransition> {
         self.state = next(self.state, event)?;
         match event {
-            Event::SendStarted => self.attempts = self.attempts.saturating_add(1),
+            Event::SendStarted => {
+                self.attempts = self.attempts.saturating_add(1);
+                self.look_ups = 0;
+            }
             Event::NotFound => self.look_ups = self.look_ups.saturating_add(1),
             Event::Reported(_) | Event::Accepted => self.look_ups = 0,
+            Event::Resend => self.resends = self.resends.saturating_add(1),
+            // Unless a callback was faster: then there is nothing left to prove.
+            Event::KeyTaken => self.key_taken = self.state == State::Unknown,
+            // A person vouches for what went before: it starts anew.
+            Event::SaidNotSent => {
+                self.resends = 0;
+                self.key_taken = false;
+            }
             Event::Allowed
             | Event::ApprovalNeeded
             | Event::Approved
             | Event::Refused
             | Event::NotSent
             | Event::Rejected
-            | Event::KeyTaken
             | Event::NotOurs
             | Event::AnswerLost
-            | Event::Resend
             | Event::GaveUp
-            | Event::SaidSent
-            | Event::SaidNotSent => {}
+            | Event::SaidSent => {}
         }
         self.updated_at = at;
         if self.story.len() >= STORY_LIMIT {

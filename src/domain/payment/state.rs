@@ -206,13 +206,21 @@ pub fn next(state: State, event: Event) -> Result<State, IllegalTransition> {
         Event::Rejected if state == S::Sending => Ok(S::Rejected),
         // Whose it is, is not said: perhaps our own from a lost answer. A look-up tells.
         Event::KeyTaken if state == S::Sending => Ok(S::Unknown),
-        Event::NotOurs if matches!(state, S::Sending | S::Unknown | S::Held) => Ok(S::Held),
+        // Also before it was ever sent: under a key that another has, it must not leave.
+        Event::NotOurs if matches!(state, S::Intended | S::Sending | S::Unknown | S::Held) => {
+            Ok(S::Held)
+        }
         Event::Resend if state == S::Unknown => Ok(S::Intended),
         Event::GaveUp if matches!(state, S::Unknown | S::Held) => Ok(S::Held),
         Event::SaidSent if matches!(state, S::Unknown | S::Held) => Ok(S::Accepted),
         Event::SaidNotSent if matches!(state, S::Unknown | S::Held) => Ok(S::Intended),
-        // A callback may be faster than the answer to our own request; what it said stands.
-        Event::Accepted | Event::AnswerLost if knows_better(state) => Ok(state),
+        // A callback may be faster than the answer to our own request, and may be about an earlier
+        // one while it is sent again; what it said stands.
+        Event::Accepted | Event::AnswerLost | Event::NotSent | Event::KeyTaken
+            if knows_better(state) =>
+        {
+            Ok(state)
+        }
         Event::Accepted if matches!(state, S::Sending | S::Unknown) => Ok(S::Accepted),
         Event::AnswerLost if matches!(state, S::Sending | S::Unknown) => Ok(S::Unknown),
         Event::NotFound => not_found(state).ok_or(IllegalTransition { state, event }),
