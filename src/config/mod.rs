@@ -79,8 +79,7 @@ pub struct Gateway {
     pub timeout: Duration,
     /// The most requests in flight at once; 1 to 256.
     pub max_in_flight: usize,
-    /// Whether a payment of unknown fate may be sent again with its own key. Always `false` in
-    /// this version: [`load()`] refuses `true`.
+    /// Whether a payment of unknown fate may be sent again with its own key.
     pub resend_unknown: bool,
     /// How long a payment's fate is looked for before it is resent or held.
     pub unknown_after: Duration,

@@ -47,17 +47,12 @@ fn gateway(reader: &mut Reader<'_>, need: Need) -> Gateway {
             duration::parse(text, &(Duration::from_secs(1)..=Duration::from_mins(10)))
         }),
         max_in_flight: reader.integer("gateway.max_in_flight", &(1..=256)),
-        resend_unknown: reader.boolean("gateway.resend_unknown", |resend| {
-            if resend {
-                Err(Refusal::new("`true` is not available in this version").help(
-                    "leave it `false`: a payment of unknown fate is never sent again, but waits for the look-up or the callback",
-                ))
-            } else {
-                Ok(false)
-            }
-        }),
+        resend_unknown: reader.boolean("gateway.resend_unknown", Ok),
         unknown_after: reader.text("gateway.unknown_after", |text| {
-            duration::parse(text, &(Duration::from_mins(1)..=Duration::from_hours(30 * 24)))
+            duration::parse(
+                text,
+                &(Duration::from_mins(1)..=Duration::from_hours(30 * 24)),
+            )
         }),
     }
 }

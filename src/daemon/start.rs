@@ -12,6 +12,7 @@ use super::{Daemon, reload, tidy_up, wake};
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::diagnostic::{Diagnostic, render};
+use crate::domain::payment::Patience;
 use crate::gateway::{self, Client};
 use crate::http::{self, BindError};
 use crate::outbound::{self, DataFolder, ScriptHttp};
@@ -81,7 +82,10 @@ pub(super) async fn start(
         limits: config.scripts.limits.clone(),
         names,
         max_in_flight: config.gateway.max_in_flight,
-        unknown_after: config.gateway.unknown_after,
+        patience: Patience {
+            after: config.gateway.unknown_after,
+            resend: config.gateway.resend_unknown,
+        },
         history: config.history,
     })?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());

@@ -17,6 +17,7 @@ use super::callbacks::patient_callbacks;
 use super::{admin, bind, callbacks, serve};
 use crate::config;
 use crate::domain::clock::SystemClock;
+use crate::domain::payment::Patience;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signer;
 use crate::gateway::Client;
@@ -75,7 +76,10 @@ impl World {
             telemetry: telemetry.clone(),
             limits: config.scripts.limits,
             names: Known::default(),
-            unknown_after: Duration::from_mins(15),
+            patience: Patience {
+                after: Duration::from_mins(15),
+                resend: false,
+            },
             max_in_flight: 1,
             history: config.history,
         })

@@ -12,6 +12,7 @@ use super::firings::Firings;
 use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 use crate::domain::clock::{Timestamp, shown};
+use crate::domain::payment::Payment;
 use crate::store::Changes;
 
 /// What the kind of every alert begins with.
@@ -50,6 +51,42 @@ pub(super) fn raise(
     value.insert("received_at".into(), json!(shown(alert.at)));
     let runs = firings.custom(&key, &kind, &Value::Object(value), happening, changes);
     Started(runs.iter().map(Ticket::of).collect())
+}
+
+/// Adds `alert.payment_held`: nobody but a person can say what becomes of the payment. Called in
+/// the commit that holds it, and so once each time it is held.
+pub(super) fn payment_held(
+    firings: &Firings,
+    payment: &Payment,
+    happening: &Happening<'_>,
+    changes: &mut Changes,
+) -> Started {
+    let (amount, currency) = payment
+        .amount()
+        .map_or((Value::Null, Value::Null), |(amount, currency)| {
+            (amount, json!(currency))
+        });
+    let why = payment.story.last().and_then(|line| line.note.clone());
+    let fields = [
+        ("foreign_id", json!(payment.foreign_id)),
+        ("operation", json!(payment.content.operation.name())),
+        ("amount", amount),
+        ("currency", currency),
+        ("why", json!(why)),
+        ("script", json!(payment.origin.handler.script)),
+        ("handler", json!(payment.origin.handler.name)),
+    ];
+    let alert = Alert {
+        what: "payment_held",
+        about: format!("{}:{}", payment.foreign_id, firings.next_order()),
+        at: payment.updated_at,
+        cause: None,
+        fields: fields
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect(),
+    };
+    raise(firings, alert, happening, changes)
 }
 
 /// Whether events of that kind are alerts.

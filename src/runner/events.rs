@@ -34,11 +34,12 @@ pub(super) fn text(store: &Store, kept: &Text) -> Result<String, ReadError> {
 pub(super) fn value(store: &Store, record: &EventRecord) -> Result<Value, ReadError> {
     let received_at = record.received_at;
     Ok(match &record.content {
-        EventContent::Callback(body) => {
+        EventContent::Callback(body) | EventContent::Reconciled(body) => {
             let body = text(store, body)?;
+            let source = source(&record.content);
             Callback::parse(body.as_bytes()).map_or_else(
                 |_| unreadable(&body, record),
-                |callback| callback.event(received_at, Source::Callback),
+                |callback| callback.event(received_at, source),
             )
         }
         EventContent::Unreadable(body) => unreadable(&text(store, body)?, record),
@@ -46,6 +47,16 @@ pub(super) fn value(store: &Store, record: &EventRecord) -> Result<Value, ReadEr
             serde_json::from_str(&text(store, json)?).unwrap_or(Value::Null)
         }
     })
+}
+
+/// How the event came.
+const fn source(content: &EventContent) -> Source {
+    match content {
+        EventContent::Reconciled(_) => Source::Reconciled,
+        EventContent::Callback(_) | EventContent::Unreadable(_) | EventContent::Custom(_) => {
+            Source::Callback
+        }
+    }
 }
 
 fn unreadable(body: &str, record: &EventRecord) -> Value {

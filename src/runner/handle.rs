@@ -15,7 +15,7 @@ use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
 use super::pace::Pace;
-use super::payments::{Payments, Quiet, Watched};
+use super::payments::{Payments, PaymentsParts, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
 use super::waits::{self, Waits};
@@ -84,14 +84,6 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
-        let payments = Payments::new(
-            parts.store.clone(),
-            parts.gateway.clone(),
-            Arc::clone(&parts.clock),
-            parts.telemetry.clone(),
-            watch,
-            Arc::clone(&waits),
-        );
         let generations = Generations::new(
             parts.store.clone(),
             parts.limits.clone(),
@@ -105,7 +97,19 @@ impl Handle {
             Arc::clone(&generations),
             Arc::clone(&parts.clock),
         )?;
-        let dispatcher = Dispatcher::new(&parts.limits, parts.telemetry.clone());
+        let firings = Arc::new(firings);
+        let dispatcher = Arc::new(Dispatcher::new(&parts.limits, parts.telemetry.clone()));
+        let payments = Payments::new(PaymentsParts {
+            store: parts.store.clone(),
+            gateway: parts.gateway.clone(),
+            clock: Arc::clone(&parts.clock),
+            telemetry: parts.telemetry.clone(),
+            watch,
+            waits: Arc::clone(&waits),
+            firings: Arc::clone(&firings),
+            dispatcher: Arc::clone(&dispatcher),
+            patience: parts.patience,
+        });
         let context = Context {
             tokio: tokio::runtime::Handle::current(),
             store: parts.store,
@@ -121,11 +125,10 @@ impl Handle {
             telemetry: parts.telemetry,
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
-            unknown_after: parts.unknown_after,
             history: parts.history,
             generations,
             firings,
-            dispatcher: Arc::new(dispatcher),
+            dispatcher,
             once_locks: KeyLocks::default(),
             address_locks: KeyLocks::default(),
             transaction_locks: KeyLocks::default(),

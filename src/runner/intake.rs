@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use crate::crash_point::CrashPoint;
 use crate::domain::callback::{Callback, EventKey, Source};
 use crate::domain::id::ForeignId;
-use crate::domain::payment::{Event, IllegalTransition, Payment, Reported};
+use crate::domain::payment::{Event, IllegalTransition, Likeness, Payment, Reported, likeness};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS, PAYMENTS_BY_ID,
+    EVENTS, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS, PAYMENTS_BY_ID, RECONCILED,
 };
 use crate::store::{Changes, CommitError, ReadError, Versioned};
 use crate::triggers::intake::Verdict;
@@ -16,7 +16,8 @@ use crate::triggers::intake::Verdict;
 use super::Context;
 use super::events;
 use super::firings::put_event;
-use super::payments::{family, put, take_over};
+use super::payments::{family, foreign_note, put, silent, take_over};
+use super::reconciled;
 use super::ticket::{Started, Ticket};
 use super::waits::Happening;
 
@@ -43,6 +44,25 @@ struct Changed {
     before: Versioned<Payment>,
     after: Payment,
     alarm: Option<IllegalTransition>,
+}
+
+/// What a callback is about.
+enum About {
+    /// A payment of ours.
+    Payment(Box<Changed>),
+    /// Something else under the key of that payment; why it is not the payment.
+    Stranger(ForeignId, String),
+    /// Nothing that is known here.
+    Nothing,
+}
+
+impl About {
+    fn payment(&self) -> Option<&Changed> {
+        match self {
+            Self::Payment(changed) => Some(changed),
+            Self::Stranger(..) | Self::Nothing => None,
+        }
+    }
 }
 
 /// Takes one callback in.
@@ -89,7 +109,8 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
     let text = callback.text().to_owned();
     let kept = EventContent::Callback(events::keep(&context.store, text).await?);
     loop {
-        let payment = find_payment(context, callback)?;
+        let about = find_payment(context, callback)?;
+        let payment = about.payment();
         let mut commit = Changes::new();
         let happening = context.waits.happening().await;
         let tickets = take(
@@ -97,7 +118,7 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
             callback,
             &key,
             &kept,
-            payment.as_ref(),
+            payment,
             &happening,
             &mut commit,
         );
@@ -106,7 +127,7 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
             // Either it was taken before, or somebody else changed the payment meanwhile. Asking
             // first would cost every callback what only the repeated ones need.
             Err(CommitError::Refused) => {
-                if context.store.get(&EVENTS, &key)?.is_none() {
+                if !is_known(context, &key, payment, callback)? {
                     continue;
                 }
                 context.telemetry.callback_duplicate(&callback.kind());
@@ -119,7 +140,7 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
         context
             .telemetry
             .callback_accepted(&callback.kind(), tickets.len());
-        let settled = match &payment {
+        let settled = match payment {
             Some(payment) => {
                 announce(context, payment);
                 Ok(())
@@ -131,6 +152,23 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
         context.dispatcher.enqueue(Started(tickets));
         return settled.map(|()| Answer::Accepted);
     }
+}
+
+/// Whether the event is in the store: from an earlier delivery, or found by a look-up.
+fn is_known(
+    context: &Context,
+    key: &String,
+    payment: Option<&Changed>,
+    callback: &Callback,
+) -> Result<bool, ReadError> {
+    let found = match payment {
+        Some(payment) => {
+            let place = reconciled::place(&payment.after, callback);
+            context.store.get(&RECONCILED, &place)?.is_some()
+        }
+        None => false,
+    };
+    Ok(found || context.store.get(&EVENTS, key)?.is_some())
 }
 
 /// Adds the event, the runs it starts and what it says about a payment to `commit`.
@@ -167,6 +205,8 @@ fn take(
     put_event(key, &record, commit);
     if let Some(payment) = payment {
         let id = &payment.after.foreign_id;
+        // A look-up may have been faster, and may have shown it in other words.
+        commit.require_absent(&RECONCILED, &reconciled::place(&payment.after, callback));
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
         put(commit, &payment.after, happening);
     } else if may_be_a_payment(callback) {
@@ -194,35 +234,42 @@ fn announce(context: &Context, changed: &Changed) {
     }
 }
 
-/// The payment that the callback is about, moved on by it.
-fn find_payment(context: &Context, callback: &Callback) -> Result<Option<Changed>, ReadError> {
+/// What the callback is about: a payment, moved on by it, when nothing in the callback contradicts
+/// what was asked for. A key alone is no proof.
+fn find_payment(context: &Context, callback: &Callback) -> Result<About, ReadError> {
     if !may_be_a_payment(callback) {
-        return Ok(None);
+        return Ok(About::Nothing);
     }
     let Some(id) = payment_id(context, callback)? else {
-        return Ok(None);
+        return Ok(About::Nothing);
     };
     let Some(before) = context.store.get_versioned(&PAYMENTS, &id)? else {
-        return Ok(None);
+        return Ok(About::Nothing);
     };
     if family(before.value.content.operation) != callback.transaction().family() {
-        return Ok(None);
+        return Ok(About::Nothing);
+    }
+    let shown = callback.event(context.clock.now(), Source::Callback);
+    let difference = match likeness(&before.value.content, &shown) {
+        Likeness::Foreign(difference) => Some(difference),
+        Likeness::Possible if before.value.key_taken => Some(silent()),
+        Likeness::Possible | Likeness::Proven => None,
+    };
+    if let Some(difference) = difference {
+        return Ok(About::Stranger(id, foreign_note(&difference)));
     }
     let mut after = before.value.clone();
     let event = Event::Reported(Reported::from_word(callback.status()));
     let note = Some(format!("callback: {}", callback.status()));
     let alarm = after.apply(event, note, context.clock.now()).err();
     if alarm.is_none() {
-        take_over(
-            &mut after,
-            &callback.event(context.clock.now(), Source::Callback),
-        );
+        take_over(&mut after, &shown);
     }
-    Ok(Some(Changed {
+    Ok(About::Payment(Box::new(Changed {
         before,
         after,
         alarm,
-    }))
+    })))
 }
 
 /// The key of the payment that the callback is about: its own, or the one that the gateway's id
@@ -240,8 +287,13 @@ fn payment_id(context: &Context, callback: &Callback) -> Result<Option<ForeignId
 /// The money path looks for such callbacks after it has recorded the id; this looks for the id
 /// after the callback is recorded: whoever is second sees the other.
 async fn settle_race(context: &Context, callback: &Callback) -> Result<(), Refusal> {
-    let Some(changed) = find_payment(context, callback)? else {
-        return Ok(());
+    let changed = match find_payment(context, callback)? {
+        About::Payment(changed) => changed,
+        About::Stranger(id, why) => {
+            context.telemetry.payment_is_not_meant(&id, &why);
+            return Ok(());
+        }
+        About::Nothing => return Ok(()),
     };
     let id = &changed.after.foreign_id;
     let report = callback.event(context.clock.now(), Source::Callback);

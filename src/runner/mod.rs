@@ -34,6 +34,7 @@ mod pace;
 mod payments;
 mod people;
 mod policy;
+mod reconciled;
 mod retention;
 mod run_views;
 mod slot_history;
@@ -48,7 +49,6 @@ mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime;
@@ -57,6 +57,7 @@ use crate::config::{History, Limits};
 use crate::domain::clock::Clock;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::TransactionKey;
+use crate::domain::payment::Patience;
 use crate::gateway::Client;
 use crate::outbound::{DataFolder, ScriptHttp};
 use crate::scripting::Known;
@@ -103,8 +104,8 @@ pub struct Parts {
     pub names: Known,
     /// `gateway.max_in_flight`
     pub max_in_flight: usize,
-    /// `gateway.unknown_after`
-    pub unknown_after: Duration,
+    /// `gateway.unknown_after` and `gateway.resend_unknown`
+    pub patience: Patience,
     /// What is kept of the past.
     pub history: History,
 }
@@ -122,10 +123,9 @@ struct Context {
     telemetry: Telemetry,
     limits: Limits,
     max_in_flight: usize,
-    unknown_after: Duration,
     history: History,
     generations: Arc<Generations>,
-    firings: Firings,
+    firings: Arc<Firings>,
     dispatcher: Arc<Dispatcher>,
     slots: Slots,
     waits: Arc<Waits>,

@@ -155,7 +155,7 @@ async fn ask_once(context: &Context, id: &ForeignId) -> Result<Option<Payment>, 
         Some(payment) if !payment.state.is_final() => {
             let looked_up = context.payments.look_up(id).await;
             // Whether or not the gateway answered, there is an end to not knowing.
-            match context.payments.give_up(id, context.unknown_after).await? {
+            match context.payments.lose_patience(id).await? {
                 Some(held) => Ok(Some(held)),
                 None => looked_up,
             }

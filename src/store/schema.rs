@@ -26,13 +26,17 @@ pub const PAYMENTS_BY_TIME: Table<(Timestamp, ForeignId), Mark> = Table::new("pa
 pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payment_id/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
-pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 1);
+pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2);
 /// Index: events in the order accepted, with their kind.
 pub const EVENTS_BY_ORDER: Table<(u64, String), String> = Table::new("event_order/", 1);
 /// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
 /// id) of their transaction, in the order received.
 pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
     Table::new("event_transaction/", 1);
+/// Events that a look-up found before their callback came, by the payment, the id of its transaction
+/// and the status. Their callbacks are duplicates.
+pub const RECONCILED: Table<(ForeignId, String, String), String> =
+    Table::new("event_reconciled/", 1);
 /// Custom events that happen later, by when.
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
@@ -128,6 +132,8 @@ pub struct EventRecord {
 pub enum EventContent {
     /// The exact body of a callback.
     Callback(Text),
+    /// The gateway's answer to a look-up, in the shape of the callback that has not come.
+    Reconciled(Text),
     /// A signed body that is no callback anybody could read, in hex when it is not text.
     Unreadable(Text),
     /// The JSON of a custom event's value.

@@ -115,9 +115,22 @@ impl Telemetry {
         tracing::error!(foreign_id = %payment.foreign_id, %illegal, "the gateway contradicts what is known of a payment; a person must look");
     }
 
+    /// A callback carries the key of a payment and is about something else. The payment was left
+    /// alone; the event is kept.
+    pub fn payment_is_not_meant(&self, foreign_id: &ForeignId, why: &str) {
+        tracing::error!(%foreign_id, why, "a callback carries the key of a payment and is not about it; a person must look");
+    }
+
     /// A person must decide about a payment.
     pub fn payment_held(&self, payment: &Payment) {
-        tracing::error!(foreign_id = %payment.foreign_id, error = payment.error, "payment held: whether it was made is not known; a person must look at the gateway's dashboard");
+        let why = payment.story.last().and_then(|line| line.note.as_deref());
+        tracing::error!(foreign_id = %payment.foreign_id, why, "payment held: a person must look at the gateway's dashboard");
+    }
+
+    /// A look-up has found the end of a payment before its callback came; that is on disk as an
+    /// event, with the runs it starts.
+    pub fn event_reconciled(&self, kind: &str, payment: &Payment) {
+        tracing::info!(kind, foreign_id = %payment.foreign_id, "a look-up found what no callback has told yet");
     }
 
     /// A payment cannot be carried on.

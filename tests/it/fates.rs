@@ -238,7 +238,7 @@ async fn after_a_restart_open_payments_are_looked_up_before_anything_is_sent() {
         "b.rhai",
         &by_hand(&format!(
             "try {{ {} }} catch {{ }}",
-            withdraw("unsent", "0.01")
+            withdraw("unsent", "0.02")
         )),
     );
     let daemon = stage.start().await;

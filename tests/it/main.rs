@@ -18,6 +18,7 @@ mod kit;
 #[cfg(test)]
 mod ledger;
 mod limits;
+mod lost;
 mod payments;
 mod payouts;
 mod refunds;

@@ -6,6 +6,7 @@ use super::record::{family, plain};
 use super::{PayError, Payments};
 use crate::crash_point::CrashPoint;
 use crate::domain::id::ForeignId;
+use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, State};
 use crate::gateway::{Disposition, Prepared, Rejection};
 use crate::runner::events;
@@ -59,29 +60,48 @@ impl Payments {
                 (Attempt::Unauthorised(reason), after)
             }
             Disposition::Rejected(rejection) => {
-                let event = if rejection.is_foreign_id_taken() {
-                    Event::KeyTaken
-                } else {
-                    Event::Rejected
-                };
-                let after = self
-                    .record(id, event, Some(rejection.message.clone()), |payment| {
-                        payment.error = Some(rejection.message.clone());
-                        payment.errors = rejection.errors.clone();
-                    })
-                    .await?;
-                (Attempt::MovedOn, after)
+                (Attempt::MovedOn, self.rejected(&marked, rejection).await?)
             }
             Disposition::Accepted(data) => (Attempt::MovedOn, self.accepted(id, &data).await?),
             Disposition::Unknown { reason, .. } => {
-                let after = self
-                    .record(id, Event::AnswerLost, Some(reason), |_| {})
-                    .await?;
+                let note = Some(lost_note(payment.content.operation, &reason));
+                let after = self.record(id, Event::AnswerLost, note, |_| {}).await?;
                 (Attempt::MovedOn, after)
             }
         };
         CrashPoint::AnswerRecorded.pass();
         Ok(outcome)
+    }
+
+    /// The gateway said no. To a first request that is the end; to one that was sent again it says
+    /// nothing about those before it, which may have been executed and not be visible yet.
+    async fn rejected(&self, sent: &Payment, rejection: Rejection) -> Result<Payment, PayError> {
+        let id = &sent.foreign_id;
+        if rejection.is_foreign_id_taken() {
+            let note = Some(rejection.message);
+            return self.record(id, Event::KeyTaken, note, |_| {}).await;
+        }
+        if sent.resends == 0 {
+            let note = Some(rejection.message.clone());
+            return self
+                .record(id, Event::Rejected, note, |payment| {
+                    payment.error = Some(rejection.message.clone());
+                    payment.errors = rejection.errors.clone();
+                })
+                .await;
+        }
+        let note = format!(
+            "sent again, it was refused: {}; that says nothing about the request before",
+            rejection.message
+        );
+        let after = self
+            .record(id, Event::AnswerLost, Some(note), |_| {})
+            .await?;
+        if after.state != State::Unknown {
+            return Ok(after);
+        }
+        let note = "a refused request cannot be sent again, and whether the one before it was executed is not known".to_owned();
+        self.record(id, Event::GaveUp, Some(note), |_| {}).await
     }
 
     async fn accepted(&self, id: &ForeignId, data: &Value) -> Result<Payment, PayError> {
@@ -142,6 +162,29 @@ fn intact(payment: &Payment) -> Result<Prepared, PayError> {
         return Err(damaged());
     }
     Ok(prepared)
+}
+
+/// The note of a lost answer: what can still tell of the payment, where look-ups cannot.
+pub(super) fn lost_note(operation: Operation, reason: &str) -> String {
+    match operation {
+        Operation::CreateInvoice | Operation::CreatePaymentRequest => format!(
+            "{reason}; the gateway has no look-up for {}s: only a callback can tell",
+            family(operation).replace('_', " ")
+        ),
+        Operation::ExchangeFixed | Operation::ExchangeNow => format!(
+            "{reason}; without its answer an exchange has no id, and neither look-ups nor callbacks are known to carry its key"
+        ),
+        Operation::Withdraw
+        | Operation::WithdrawInstant
+        | Operation::Ping
+        | Operation::ListAccounts
+        | Operation::ListCurrencies
+        | Operation::ListPairs
+        | Operation::ListRates
+        | Operation::TakeAddress
+        | Operation::CalculateExchange
+        | Operation::TransactionInfo => reason.to_owned(),
+    }
 }
 
 /// Signature, key and address checks come before anything else at the gateway: a request that

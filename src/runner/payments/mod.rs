@@ -10,34 +10,37 @@
 //! sweep after a restart ([`Payments::resume`], [`Payments::look_up`]): all through the same loop.
 
 mod attempt;
+mod look_up;
 mod record;
 mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 
+use super::dispatcher::Dispatcher;
+use super::firings::Firings;
 use super::key_locks::KeyLocks;
 use super::policy::{Guard, proposal};
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
 use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
-use crate::domain::operation::{Effect, Operation};
+use crate::domain::operation::Effect;
 use crate::domain::payment::{
-    Content, Difference, Event, NextStep, Origin, Payment, State, next_step,
+    Content, Difference, Event, NextStep, Origin, Patience, Payment, State, next_step,
 };
 use crate::domain::policy::Verdict;
-use crate::gateway::{Client, Disposition, prepare};
+use crate::gateway::Client;
 use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
 use crate::store::{Changes, ReadError, Store};
 use crate::telemetry::Telemetry;
 
-use attempt::{Attempt, is_at_the_door};
+use attempt::{Attempt, lost_note};
 use record::store_stop;
 
+pub(super) use look_up::{foreign_note, silent};
 pub(super) use record::{can_be_looked_up, family, put, take_over};
 pub(super) use request::{content, name_payment};
 
@@ -109,10 +112,15 @@ pub enum PayError {
 }
 
 /// The money path. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Payments(Arc<Inner>);
 
-#[derive(Debug)]
+impl std::fmt::Debug for Payments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Payments")
+    }
+}
+
 struct Inner {
     store: Store,
     gateway: Client,
@@ -126,7 +134,28 @@ struct Inner {
     watch: mpsc::UnboundedSender<Watched>,
     /// Runs that wait for payments.
     waits: Arc<Waits>,
+    /// Makes runs of what look-ups find, and of alerts.
+    firings: Arc<Firings>,
+    /// Executes these runs.
+    dispatcher: Arc<Dispatcher>,
+    /// What the operator has decided about payments of unknown fate.
+    patience: Patience,
     policy: Guard,
+}
+
+/// What the money path works with.
+pub(super) struct PaymentsParts {
+    pub(super) store: Store,
+    pub(super) gateway: Client,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telemetry: Telemetry,
+    /// Payments whose fate is open are announced here.
+    pub(super) watch: mpsc::UnboundedSender<Watched>,
+    /// Final ones are news to those who wait for them.
+    pub(super) waits: Arc<Waits>,
+    pub(super) firings: Arc<Firings>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) patience: Patience,
 }
 
 /// No attempt begins while this is held.
@@ -136,25 +165,20 @@ pub struct Quiet {
 }
 
 impl Payments {
-    /// The money path over a store and a gateway. Payments whose fate is open are announced on
-    /// `watch`, final ones to those who wait for them.
-    pub(super) fn new(
-        store: Store,
-        gateway: Client,
-        clock: Arc<dyn Clock>,
-        telemetry: Telemetry,
-        watch: mpsc::UnboundedSender<Watched>,
-        waits: Arc<Waits>,
-    ) -> Self {
+    /// The money path over a store and a gateway.
+    pub(super) fn new(parts: PaymentsParts) -> Self {
         Self(Arc::new(Inner {
-            store,
-            gateway,
-            clock,
-            telemetry,
+            store: parts.store,
+            gateway: parts.gateway,
+            clock: parts.clock,
+            telemetry: parts.telemetry,
             locks: KeyLocks::default(),
             attempts: Arc::default(),
-            watch,
-            waits,
+            watch: parts.watch,
+            waits: parts.waits,
+            firings: parts.firings,
+            dispatcher: parts.dispatcher,
+            patience: parts.patience,
             policy: Guard,
         }))
     }
@@ -291,8 +315,9 @@ impl Payments {
         let payment = if can_be_looked_up(payment.content.operation) {
             self.look_up_locked(payment).await?
         } else if payment.state == State::Sending {
-            let lost = "the daemon stopped while it was being sent".to_owned();
-            self.record(&payment.foreign_id, Event::AnswerLost, Some(lost), |_| {})
+            let lost = "the daemon stopped while it was being sent";
+            let note = Some(lost_note(payment.content.operation, lost));
+            self.record(&payment.foreign_id, Event::AnswerLost, note, |_| {})
                 .await?
         } else {
             payment
@@ -301,47 +326,6 @@ impl Payments {
             self.drive(payment).await
         } else {
             Ok(payment)
-        }
-    }
-
-    /// Asks the gateway about one payment and records what it says.
-    ///
-    /// # Errors
-    /// [`PayError::Unavailable`] when the gateway gave no usable answer: ask again later.
-    pub async fn look_up(&self, foreign_id: &ForeignId) -> Result<Option<Payment>, PayError> {
-        let _one_at_a_time = self.0.locks.lock(foreign_id).await;
-        match self.find(foreign_id)? {
-            None => Ok(None),
-            Some(payment) if !can_be_looked_up(payment.content.operation) => Ok(Some(payment)),
-            Some(payment) => self.look_up_locked(payment).await.map(Some),
-        }
-    }
-
-    /// Hands a payment over to a person when nobody has known its fate for `patience`. Answers it
-    /// if so. It is still looked up and still listens to callbacks.
-    ///
-    /// # Errors
-    /// See [`PayError`].
-    pub async fn give_up(
-        &self,
-        foreign_id: &ForeignId,
-        patience: Duration,
-    ) -> Result<Option<Payment>, PayError> {
-        let _one_at_a_time = self.0.locks.lock(foreign_id).await;
-        let now = self.0.clock.now();
-        let long_ago = |payment: &Payment| {
-            payment
-                .unknown_since()
-                .and_then(|since| (now - since).to_std().ok())
-                .is_some_and(|unknown_for| unknown_for >= patience)
-        };
-        match self.find(foreign_id)? {
-            Some(payment) if long_ago(&payment) => {
-                let held = self.record(foreign_id, Event::GaveUp, None, |_| {}).await?;
-                self.0.telemetry.payment_held(&held);
-                Ok(Some(held))
-            }
-            Some(_) | None => Ok(None),
         }
     }
 
@@ -378,41 +362,13 @@ impl Payments {
                         looked_up => looked_up,
                     };
                 }
-                NextStep::WaitForCallback => {
-                    self.watch(&payment);
-                    return Ok(payment);
-                }
-                NextStep::WaitForPerson => {
-                    self.0.telemetry.payment_held(&payment);
+                NextStep::WaitForCallback | NextStep::WaitForPerson => {
                     self.watch(&payment);
                     return Ok(payment);
                 }
                 NextStep::Decide | NextStep::WaitForApproval | NextStep::Done => {
                     return Ok(payment);
                 }
-            }
-        }
-    }
-
-    async fn look_up_locked(&self, payment: Payment) -> Result<Payment, PayError> {
-        let arguments = json!({ "foreign_id": payment.foreign_id });
-        let prepared = prepare(Operation::TransactionInfo, &arguments)
-            .map_err(|_| PayError::Damaged(payment.foreign_id.clone()))?;
-        match self.0.gateway.send(&prepared).await {
-            Disposition::Accepted(info) => {
-                self.record_report(&payment.foreign_id, &info, "look-up")
-                    .await
-            }
-            Disposition::Rejected(rejection) if rejection.is_not_found() => {
-                self.record(&payment.foreign_id, Event::NotFound, None, |_| {})
-                    .await
-            }
-            Disposition::Rejected(rejection) if is_at_the_door(&rejection) => {
-                Err(PayError::Unauthorised(rejection.message))
-            }
-            Disposition::Rejected(rejection) => Err(PayError::Unavailable(rejection.message)),
-            Disposition::NotSent { reason } | Disposition::Unknown { reason, .. } => {
-                Err(PayError::Unavailable(reason))
             }
         }
     }

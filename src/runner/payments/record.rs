@@ -7,6 +7,7 @@ use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, Reported, State};
+use crate::runner::alerts;
 use crate::runner::waits::Happening;
 use crate::store::schema::{OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID};
 use crate::store::{Changes, CommitError};
@@ -33,6 +34,16 @@ impl Payments {
             },
         )
         .await
+    }
+
+    /// Says what has become of a payment, once that is on disk.
+    pub(super) fn moved(&self, before: &Payment, after: &Payment) {
+        if before.state != after.state {
+            self.0.telemetry.payment_moved(after);
+        }
+        if is_now_held(before, after) {
+            self.0.telemetry.payment_held(after);
+        }
     }
 
     /// Applies `event` to the payment as it is in the store now, and commits. Whoever else changes
@@ -63,11 +74,12 @@ impl Payments {
             if payment.state.is_final() && payment.state != State::Confirmed {
                 self.0.policy.release(&payment, &mut changes);
             }
+            let started = is_now_held(&stored.value, &payment)
+                .then(|| alerts::payment_held(&self.0.firings, &payment, &happening, &mut changes));
             match self.0.store.commit(changes).await {
                 Ok(()) => {
-                    if payment.state != stored.value.state {
-                        self.0.telemetry.payment_moved(&payment);
-                    }
+                    self.moved(&stored.value, &payment);
+                    self.0.dispatcher.enqueue(started.unwrap_or_default());
                     return Ok(payment);
                 }
                 Err(CommitError::Refused) => {}
@@ -75,6 +87,11 @@ impl Payments {
             }
         }
     }
+}
+
+/// Whether a person must decide about the payment from now on.
+fn is_now_held(before: &Payment, after: &Payment) -> bool {
+    before.state != after.state && after.state == State::Held
 }
 
 /// Writes the payment and its index rows, and notes what that may be news of.
