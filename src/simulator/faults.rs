@@ -77,6 +77,8 @@ pub enum Fault {
     SlowAnswer(u64),
     /// 429 with the documented body, which is not JSON; nothing happens.
     TooManyRequests,
+    /// 429 that says for how many seconds to wait; nothing happens.
+    TooManyRequestsFor(u64),
     /// `transactions/info` does not find an operation younger than this.
     BlindLookup(u64),
     /// A repeated `foreign_id` is executed once more instead of being refused: the contract only
@@ -108,7 +110,8 @@ impl Fault {
             | Self::ActThenRubbish
             | Self::Delay(_)
             | Self::SlowAnswer(_)
-            | Self::TooManyRequests => Phase::Request,
+            | Self::TooManyRequests
+            | Self::TooManyRequestsFor(_) => Phase::Request,
             Self::BlindLookup(_) => Phase::Lookup,
             Self::ExecuteRepeat => Phase::Repeat,
             Self::CallbackBeforeReply => Phase::Settling,

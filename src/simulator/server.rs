@@ -161,6 +161,10 @@ async fn handle(
         }
         Some(Fault::DropRequest) => return unsent(),
         Some(Fault::TooManyRequests) => return Refusal::TooMany.into_response(),
+        Some(Fault::TooManyRequestsFor(seconds)) => {
+            let wait = [(header::RETRY_AFTER, seconds.to_string())];
+            return (wait, Refusal::TooMany).into_response();
+        }
         Some(Fault::Delay(millis)) => {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             None

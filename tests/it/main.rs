@@ -19,6 +19,7 @@ mod kit;
 mod ledger;
 mod limits;
 mod lost;
+mod pairs;
 mod payments;
 mod payouts;
 mod refunds;
