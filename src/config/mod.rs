@@ -83,6 +83,8 @@ pub struct Gateway {
     pub resend_unknown: bool,
     /// How long a payment's fate is looked for before it is resent or held.
     pub unknown_after: Duration,
+    /// How often all open payments are looked up.
+    pub sweep_every: Duration,
 }
 
 /// `[callbacks]`: the listener that the gateway posts to.

@@ -54,6 +54,9 @@ fn gateway(reader: &mut Reader<'_>, need: Need) -> Gateway {
                 &(Duration::from_mins(1)..=Duration::from_hours(30 * 24)),
             )
         }),
+        sweep_every: reader.text("gateway.sweep_every", |text| {
+            duration::parse(text, &(Duration::from_mins(1)..=Duration::from_hours(24)))
+        }),
     }
 }
 

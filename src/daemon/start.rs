@@ -86,6 +86,7 @@ pub(super) async fn start(
             after: config.gateway.unknown_after,
             resend: config.gateway.resend_unknown,
         },
+        sweep_every: config.gateway.sweep_every,
         history: config.history,
     })?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());

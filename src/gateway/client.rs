@@ -119,6 +119,12 @@ impl Client {
         }
     }
 
+    /// Whether as many requests are under way as may be.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.0.permits.available_permits() == 0
+    }
+
     /// Waits until a request of `operation` may leave: while `max_in_flight` requests are out, and
     /// up to about a minute for a rate limit. For whoever has something to do between that and the
     /// first byte; the place is held until the answer is here or the admission is dropped.
@@ -433,6 +439,7 @@ mod tests {
             max_in_flight,
             resend_unknown: false,
             unknown_after: Duration::from_mins(15),
+            sweep_every: Duration::from_mins(5),
         };
         Client::new(&gateway, &Telemetry::default()).unwrap()
     }

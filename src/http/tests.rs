@@ -80,6 +80,7 @@ impl World {
                 after: Duration::from_mins(15),
                 resend: false,
             },
+            sweep_every: Duration::from_mins(5),
             max_in_flight: 1,
             history: config.history,
         })

@@ -19,7 +19,7 @@ use super::payments::{Payments, PaymentsParts, Quiet, Watched};
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
 use super::waits::{self, Waits};
-use super::{Context, Parts, StartError, delayed, sweep};
+use super::{Context, Parts, StartError, delayed, heartbeat, sweep};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::{Firing, HandlerId, RunId, SetHash};
@@ -125,6 +125,8 @@ impl Handle {
             telemetry: parts.telemetry,
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
+            sweep_every: parts.sweep_every,
+            reported: AtomicBool::new(false),
             history: parts.history,
             generations,
             firings,
@@ -294,6 +296,7 @@ impl Handle {
         if let Err(error) = delayed::release(context).await {
             context.telemetry.events_not_released(&error.to_string());
         }
+        heartbeat::beat(context).await;
     }
 
     /// Fires a schedule by hand, for `slot` or for now. On disk when this returns.
@@ -395,6 +398,13 @@ impl Handle {
     /// Resolves when the store stops taking writes: the daemon must then end.
     pub async fn poisoned(&self) {
         self.context.store.poisoned().await;
+    }
+
+    /// Whether every payment that was open at the start has been asked about, and what was missed
+    /// in an outage before it has been reported.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.context.reported.load(Ordering::SeqCst)
     }
 
     /// What time it is for the daemon.

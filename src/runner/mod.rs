@@ -25,6 +25,7 @@ mod filter;
 mod firings;
 mod generations;
 mod handle;
+mod heartbeat;
 mod holds;
 mod intake;
 mod key_locks;
@@ -49,6 +50,7 @@ mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime;
@@ -106,6 +108,8 @@ pub struct Parts {
     pub max_in_flight: usize,
     /// `gateway.unknown_after` and `gateway.resend_unknown`
     pub patience: Patience,
+    /// `gateway.sweep_every`
+    pub sweep_every: Duration,
     /// What is kept of the past.
     pub history: History,
 }
@@ -123,6 +127,9 @@ struct Context {
     telemetry: Telemetry,
     limits: Limits,
     max_in_flight: usize,
+    sweep_every: Duration,
+    /// Whether what was missed before this start has been reported.
+    reported: AtomicBool,
     history: History,
     generations: Arc<Generations>,
     firings: Arc<Firings>,

@@ -79,6 +79,9 @@ pub const SETS: Table<SetHash, SetRecord> = Table::new("set/", 1);
 /// The script set in use, under an empty key.
 pub const CURRENT_SET: Table<String, SetHash> = Table::new("set_current/", 1);
 
+/// When the daemon last noted that it runs, under an empty key.
+pub const HEARTBEAT: Table<String, Timestamp> = Table::new("heartbeat/", 1);
+
 /// Something that may end waits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum News {

@@ -148,6 +148,22 @@ impl Telemetry {
         tracing::info!(count, "open payments are looked up at the gateway");
     }
 
+    /// The daemon was down for longer than callbacks are sent again. `found`: payments that have ended
+    /// meanwhile, those that were open, those the gateway said nothing about.
+    pub fn gap(
+        &self,
+        (from, to): (Timestamp, Timestamp),
+        (ended, open, unanswered): (usize, usize, usize),
+        not_known: &str,
+    ) {
+        tracing::warn!(%from, %to, open, ended, unanswered, "the daemon was down for longer than the gateway sends callbacks again; what ended meanwhile was looked up and delivered; not known: {not_known}");
+    }
+
+    /// That the daemon runs could not be noted.
+    pub fn not_remembered(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "that the daemon runs could not be noted");
+    }
+
     /// Open runs were found at the start.
     pub fn runs_resumed(&self, count: usize) {
         tracing::info!(count, "open runs go on");

@@ -19,6 +19,7 @@ mod kit;
 mod ledger;
 mod limits;
 mod lost;
+mod outage;
 mod pairs;
 mod payments;
 mod payouts;

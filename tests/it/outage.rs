@@ -1,0 +1,143 @@
+//! What an outage costs: the ends of payments are found and delivered, and the report says what
+//! cannot be known.
+
+use bursar::simulator::{Fault, Faults, Operation, Options, Rule};
+
+use crate::kit::{SetClock, Shop, counted};
+use crate::payments::{by_hand, withdraw};
+use crate::stage::{Running, Stage, eventually};
+
+/// A gateway whose callbacks never come, and a script that tells the shop of ends and alerts.
+async fn stage_with(shop: &Shop, clock: &std::sync::Arc<SetClock>, faults: Vec<Rule>) -> Stage {
+    let hooks = format!(
+        r#"on("withdrawal.*", |event| {{ http::post("{0}/end", event); }});
+        on("alert.*", |event| {{ http::post("{0}/alert", event); }});"#,
+        shop.url
+    );
+    let pay = [withdraw("one", "0.01"), withdraw("two", "0.02")].join("; ");
+    let stage = Stage::with(Options {
+        faults: Faults(faults),
+        settle_after: None,
+        ..Options::default()
+    });
+    stage
+        .await
+        .clock(clock.clone())
+        .config(&shop.allowed())
+        .script("hooks.rhai", &hooks)
+        .script("a.rhai", &by_hand(&pay))
+}
+
+/// Waits until the first round after the start is over.
+async fn caught_up(daemon: &Running) {
+    eventually("the first round is over", || async {
+        daemon.runner.is_caught_up().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_long_outage_what_ended_meanwhile_is_delivered_and_reported() {
+    let clock = SetClock::at("2026-11-22T12:00:00Z");
+    let shop = Shop::open().await;
+    let stage = stage_with(&shop, &clock, vec![Rule::always(Fault::CallbackNever)]).await;
+    let daemon = stage.start().await;
+    caught_up(&daemon).await;
+    daemon.trigger("a", "go").await;
+    daemon.payment("two", "accepted").await;
+    daemon.stop().await;
+    stage.control.settle("one", "confirmed").unwrap();
+    // As long as callbacks are sent again: no gap, whatever was found.
+    clock.set("2026-11-23T12:20:00Z");
+    let daemon = stage.start().await;
+    daemon.payment("one", "confirmed").await;
+    assert_eq!(
+        shop.visited("/end", 1).await[0].body["source"],
+        "reconciled"
+    );
+    caught_up(&daemon).await;
+    daemon.stop().await;
+    stage.control.settle("two", "cancelled").unwrap();
+    clock.set("2026-11-26T08:00:00Z");
+    let daemon = stage.start().await;
+    daemon.payment("two", "cancelled").await;
+    let ends = shop.visited("/end", 2).await;
+    assert_eq!(ends[1].body["kind"], "withdrawal.cancelled");
+    assert_eq!(ends[1].body["source"], "reconciled");
+    let alert = shop.visited("/alert", 1).await.remove(0).body;
+    assert_eq!(alert["kind"], "alert.gap");
+    assert!(
+        alert["from"]
+            .as_str()
+            .unwrap()
+            .starts_with("2026-11-23T12:20")
+    );
+    assert!(
+        alert["to"]
+            .as_str()
+            .unwrap()
+            .starts_with("2026-11-26T08:00")
+    );
+    assert_eq!(alert["open"], 1);
+    assert_eq!(alert["ended"], 1);
+    assert_eq!(alert["unanswered"], 0);
+    assert_eq!(alert["payments"][0]["foreign_id"], "two");
+    assert_eq!(alert["payments"][0]["status"], "cancelled");
+    assert!(alert["not_known"].as_str().unwrap().contains("deposits"));
+    daemon.stop().await;
+    // It is told once.
+    let daemon = stage.start().await;
+    daemon.trigger("a", "go").await;
+    assert_eq!(shop.received("/alert").len(), 1);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_which_the_gateway_says_nothing_is_reported_as_such() {
+    let clock = SetClock::at("2026-11-22T12:00:00Z");
+    let shop = Shop::open().await;
+    let stage = stage_with(&shop, &clock, Vec::new()).await;
+    let daemon = stage.start().await;
+    caught_up(&daemon).await;
+    daemon.trigger("a", "go").await;
+    daemon.payment("two", "accepted").await;
+    daemon.stop().await;
+    stage.control.set_faults(Faults(vec![Rule {
+        operation: Some(Operation::TransactionInfo),
+        ..Rule::always(Fault::ErrorBeforeActing)
+    }]));
+    clock.set("2026-11-24T12:00:00Z");
+    let daemon = stage.start().await;
+    let alert = shop.visited("/alert", 1).await.remove(0).body;
+    assert_eq!(alert["kind"], "alert.gap");
+    assert_eq!((&alert["open"], &alert["ended"]), (&2.into(), &0.into()));
+    assert_eq!(alert["unanswered"], 2);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_and_a_short_stop_are_no_gap() {
+    let clock = SetClock::at("2026-11-22T12:00:00Z");
+    let shop = Shop::open().await;
+    let stage = stage_with(&shop, &clock, Vec::new()).await;
+    let daemon = stage.start().await;
+    caught_up(&daemon).await;
+    daemon.stop().await;
+    // It goes on remembering while it runs.
+    let daemon = stage.start().await;
+    caught_up(&daemon).await;
+    let commits = "bursar_store_commits_total{outcome=\"ok\"}";
+    let before = counted(&daemon, commits).await;
+    clock.set("2026-11-25T12:00:00Z");
+    eventually("a note is taken", || async {
+        (counted(&daemon, commits).await > before).then_some(())
+    })
+    .await;
+    daemon.stop().await;
+    clock.set("2026-11-26T12:00:00Z");
+    let daemon = stage.start().await;
+    caught_up(&daemon).await;
+    daemon.trigger("a", "go").await;
+    assert!(shop.received("/alert").is_empty());
+    daemon.stop().await;
+}
