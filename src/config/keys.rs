@@ -50,7 +50,7 @@ const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 /// Every key with a fixed name. Under `[secrets]` the operator chooses the names.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 34] = [
     key(
         "gateway.base_url",
         Kind::Text,
@@ -67,6 +67,7 @@ pub const KEYS: [Key; 33] = [
     key("gateway.resend_unknown", Kind::Boolean, "false"),
     key("gateway.unknown_after", Kind::Text, "\"15m\""),
     key("gateway.sweep_every", Kind::Text, "\"5m\""),
+    key("gateway.balance_check_every", Kind::Text, "\"15m\""),
     key("callbacks.listen", Kind::Text, "\"127.0.0.1:8080\""),
     key("callbacks.path", Kind::Text, "\"/callbacks\""),
     key("callbacks.max_body", Kind::Text, "\"256KiB\""),

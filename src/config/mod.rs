@@ -85,6 +85,8 @@ pub struct Gateway {
     pub unknown_after: Duration,
     /// How often all open payments are looked up.
     pub sweep_every: Duration,
+    /// How often balances are compared with the ledger; zero for never.
+    pub balance_check_every: Duration,
 }
 
 /// `[callbacks]`: the listener that the gateway posts to.

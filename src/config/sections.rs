@@ -54,6 +54,12 @@ fn gateway(reader: &mut Reader<'_>, need: Need) -> Gateway {
                 &(Duration::from_mins(1)..=Duration::from_hours(30 * 24)),
             )
         }),
+        balance_check_every: reader.text("gateway.balance_check_every", |text| {
+            let range = Duration::from_mins(1)..=Duration::from_hours(24);
+            duration::parse(text, &(Duration::ZERO..=Duration::ZERO))
+                .or_else(|_| duration::parse(text, &range))
+                .map_err(|refusal| refusal.help("\"0s\" switches it off"))
+        }),
         sweep_every: reader.text("gateway.sweep_every", |text| {
             duration::parse(text, &(Duration::from_mins(1)..=Duration::from_hours(24)))
         }),

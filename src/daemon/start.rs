@@ -87,6 +87,7 @@ pub(super) async fn start(
             resend: config.gateway.resend_unknown,
         },
         sweep_every: config.gateway.sweep_every,
+        balance_check_every: config.gateway.balance_check_every,
         history: config.history,
     })?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());

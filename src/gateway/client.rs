@@ -1,5 +1,6 @@
 //! The client: one connection pool, one place that sends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ struct Inner {
     signer: Signer,
     permits: Semaphore,
     limiter: Mutex<Limiter>,
+    /// Whether the last request got no answer, or one of a server in trouble.
+    failing: AtomicBool,
     telemetry: Telemetry,
 }
 
@@ -104,6 +107,7 @@ impl Client {
             signer: Signer::new(&gateway.secret),
             permits: Semaphore::new(gateway.max_in_flight.max(1)),
             limiter: Mutex::default(),
+            failing: AtomicBool::new(false),
             telemetry: telemetry.clone(),
         })))
     }
@@ -117,6 +121,12 @@ impl Client {
             Ok(admission) => self.send_admitted(admission, prepared).await,
             Err(NotAdmitted(reason)) => self.told(prepared, Disposition::not_sent(reason)),
         }
+    }
+
+    /// Whether the last request got no usable answer.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.0.failing.load(Ordering::SeqCst)
     }
 
     /// Whether as many requests are under way as may be.
@@ -149,6 +159,13 @@ impl Client {
     }
 
     fn told(&self, prepared: &Prepared, disposition: Disposition) -> Disposition {
+        let failed = match &disposition {
+            Disposition::Accepted(_) | Disposition::Rejected(_) => false,
+            Disposition::NotSent { .. } => true,
+            // Whoever says that it is too much is there.
+            Disposition::Unknown { status, .. } => *status != Some(429),
+        };
+        self.0.failing.store(failed, Ordering::SeqCst);
         let operation = prepared.operation();
         let (status, reason) = match &disposition {
             Disposition::Accepted(_) => (None, ""),
@@ -440,6 +457,7 @@ mod tests {
             resend_unknown: false,
             unknown_after: Duration::from_mins(15),
             sweep_every: Duration::from_mins(5),
+            balance_check_every: Duration::ZERO,
         };
         Client::new(&gateway, &Telemetry::default()).unwrap()
     }

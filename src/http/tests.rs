@@ -81,6 +81,7 @@ impl World {
                 resend: false,
             },
             sweep_every: Duration::from_mins(5),
+            balance_check_every: Duration::ZERO,
             max_in_flight: 1,
             history: config.history,
         })

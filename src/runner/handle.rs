@@ -16,10 +16,11 @@ use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
 use super::pace::Pace;
 use super::payments::{Payments, PaymentsParts, Quiet, Watched};
+use super::reachability::Reachability;
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
 use super::waits::{self, Waits};
-use super::{Context, Parts, StartError, delayed, heartbeat, sweep};
+use super::{Context, Parts, StartError, balances, delayed, heartbeat, reachability, sweep};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::{Firing, HandlerId, RunId, SetHash};
@@ -126,6 +127,8 @@ impl Handle {
             limits: parts.limits,
             max_in_flight: parts.max_in_flight,
             sweep_every: parts.sweep_every,
+            balance_check_every: parts.balance_check_every,
+            reachability: Reachability::default(),
             reported: AtomicBool::new(false),
             history: parts.history,
             generations,
@@ -197,7 +200,12 @@ impl Handle {
             let sweep = sweep::run(Arc::clone(context), watched);
             let waits = waits::run(Arc::clone(context));
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            tasks.extend([context.tokio.spawn(sweep), context.tokio.spawn(waits)]);
+            let balances = balances::run(Arc::clone(context));
+            tasks.extend([
+                context.tokio.spawn(sweep),
+                context.tokio.spawn(waits),
+                context.tokio.spawn(balances),
+            ]);
         }
         Ok(())
     }
@@ -297,6 +305,7 @@ impl Handle {
             context.telemetry.events_not_released(&error.to_string());
         }
         heartbeat::beat(context).await;
+        reachability::look(context).await;
     }
 
     /// Fires a schedule by hand, for `slot` or for now. On disk when this returns.

@@ -14,6 +14,7 @@
 //! its [`Handle`].
 
 mod alerts;
+mod balances;
 mod batch;
 mod buffer;
 mod delayed;
@@ -35,6 +36,7 @@ mod pace;
 mod payments;
 mod people;
 mod policy;
+mod reachability;
 mod reconciled;
 mod retention;
 mod run_views;
@@ -80,6 +82,7 @@ use generations::Generations;
 use key_locks::KeyLocks;
 use pace::Pace;
 use payments::Payments;
+use reachability::Reachability;
 use slots::Slots;
 use waits::Waits;
 
@@ -110,6 +113,8 @@ pub struct Parts {
     pub patience: Patience,
     /// `gateway.sweep_every`
     pub sweep_every: Duration,
+    /// `gateway.balance_check_every`; zero for never.
+    pub balance_check_every: Duration,
     /// What is kept of the past.
     pub history: History,
 }
@@ -128,6 +133,8 @@ struct Context {
     limits: Limits,
     max_in_flight: usize,
     sweep_every: Duration,
+    balance_check_every: Duration,
+    reachability: Reachability,
     /// Whether what was missed before this start has been reported.
     reported: AtomicBool,
     history: History,

@@ -4,7 +4,7 @@
 //! question the daemon asks while it works — which runs are open, which payments, what happened
 //! last — must cost what its answer costs, not what the whole history costs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -81,6 +81,9 @@ pub const CURRENT_SET: Table<String, SetHash> = Table::new("set_current/", 1);
 
 /// When the daemon last noted that it runs, under an empty key.
 pub const HEARTBEAT: Table<String, Timestamp> = Table::new("heartbeat/", 1);
+
+/// The last reading of the balances, under an empty key.
+pub const BALANCE_READING: Table<String, BalanceReading> = Table::new("balance_reading/", 1);
 
 /// Something that may end waits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +197,21 @@ pub struct SlotRecord {
     /// The slots, when there are several.
     #[serde(default)]
     pub stretch: Option<Stretch>,
+}
+
+/// What was on the account, and what the next reading is compared with. Amounts are texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceReading {
+    /// When the reading began.
+    pub at: Timestamp,
+    /// The last event that was accepted before it.
+    pub order: u64,
+    /// What was on the account, by currency.
+    pub balances: BTreeMap<String, String>,
+    /// What the payments that were open then may still take, by currency.
+    pub open: BTreeMap<String, String>,
+    /// Currencies in which nobody can say how much they may take.
+    pub unclear: BTreeSet<String>,
 }
 
 /// A script set: where its sources are.

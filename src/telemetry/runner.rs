@@ -164,6 +164,25 @@ impl Telemetry {
         tracing::error!(%error, "that the daemon runs could not be noted");
     }
 
+    /// The balances could not be read or compared; the next reading makes up for it.
+    pub fn balances_not_compared(&self, reason: &dyn std::fmt::Display) {
+        tracing::warn!(%reason, "the balances could not be compared with the ledger");
+    }
+
+    /// Money has left the account, and no payment explains it.
+    pub fn balance_drop(&self, currency: &str, unexplained: &dyn std::fmt::Display) {
+        tracing::error!(currency, %unexplained, "money has left the account that no payment explains");
+    }
+
+    /// The gateway has not answered for some minutes, or answers again.
+    pub fn gateway_reached(&self, what: &str, since: Timestamp) {
+        if what == "gateway_reachable" {
+            tracing::info!(%since, "the gateway answers again");
+        } else {
+            tracing::error!(%since, "the gateway does not answer");
+        }
+    }
+
     /// Open runs were found at the start.
     pub fn runs_resumed(&self, count: usize) {
         tracing::info!(count, "open runs go on");

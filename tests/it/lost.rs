@@ -75,7 +75,7 @@ async fn not_found(daemon: &Running, foreign_id: &str, times: usize) {
 }
 
 /// Somebody else withdraws with the same account.
-async fn by_a_stranger(stage: &Stage, foreign_id: &str, amount: &str, address: &str) {
+pub async fn by_a_stranger(stage: &Stage, foreign_id: &str, amount: &str, address: &str) {
     let body = json!({
         "foreign_id": foreign_id, "currency": "BTC", "amount": amount, "address": address,
         "end_user_reference": "somebody", "sender_type": "legal",
