@@ -17,6 +17,10 @@ pub struct Seen {
     pub(super) crashes: usize,
     pub(super) woken: usize,
     pub(super) timeouts: usize,
+    pub(super) resends: usize,
+    pub(super) taken: usize,
+    pub(super) strangers: usize,
+    pub(super) reconciled: usize,
     runs: BTreeMap<&'static str, usize>,
     payments: BTreeMap<&'static str, usize>,
     repeated: usize,
@@ -39,6 +43,10 @@ impl Seen {
         self.crashes += other.crashes;
         self.woken += other.woken;
         self.timeouts += other.timeouts;
+        self.resends += other.resends;
+        self.taken += other.taken;
+        self.strangers += other.strangers;
+        self.reconciled += other.reconciled;
         self.repeated += other.repeated;
         self.old_versions += other.old_versions;
         for (state, times) in &other.runs {
@@ -67,6 +75,10 @@ impl Seen {
             ("crash", self.crashes),
             ("waking", self.woken),
             ("timeout", self.timeouts),
+            ("resend", self.resends),
+            ("key that is taken", self.taken),
+            ("key that a stranger has", self.strangers),
+            ("end that a look-up found", self.reconciled),
             ("step that was performed again", self.repeated),
             ("run that ended on an old version", self.old_versions),
         ] {
@@ -128,6 +140,12 @@ impl Model {
         for id in intended {
             let state = self.disk.payments[id].state;
             let executed = self.gateway.executed.get(id).copied().unwrap_or_default();
+            let ends = self.disk.ends.get(id).copied().unwrap_or_default();
+            assert_eq!(
+                ends,
+                usize::from(state.is_final()),
+                "the end of {id} is delivered {ends} times"
+            );
             let never_came = self.gateway.rejected.contains(id) || self.gateway.never_got(id);
             let story = &self.disk.payments[id].story;
             assert_eq!(

@@ -20,6 +20,8 @@ pub(super) struct Gateway {
     pub(super) callbacks: Vec<(ForeignId, &'static str)>,
     /// Look-ups find nothing for a while.
     pub(super) is_blind: bool,
+    /// Keys that somebody else has used.
+    pub(super) strangers: BTreeSet<ForeignId>,
 }
 
 impl Gateway {
@@ -29,13 +31,28 @@ impl Gateway {
         match fault {
             0 => return Event::NotSent,
             1 => {
-                self.rejected.insert(id.clone());
+                // One that is sent again may be refused for another reason than its key.
+                if !self.executed.contains_key(id) {
+                    self.rejected.insert(id.clone());
+                }
                 return Event::Rejected;
             }
             // It is lost on its way there.
             2 => return Event::AnswerLost,
             _ => {}
         }
+        if !calm && !self.executed.contains_key(id) && chance.per_mille(20) {
+            self.strangers.insert(id.clone());
+        }
+        // It refuses a key that it knows: that is what a resend assumes.
+        if self.executed.contains_key(id) || self.strangers.contains(id) {
+            return match fault {
+                3 | 4 => Event::AnswerLost,
+                _ => Event::KeyTaken,
+            };
+        }
+        // An earlier request may have been refused, with its answer lost in a crash.
+        self.rejected.remove(id);
         *self.executed.entry(id.clone()).or_default() += 1;
         self.statuses.insert(id.clone(), "processing");
         match fault {
@@ -61,6 +78,9 @@ impl Gateway {
     ) -> Option<Event> {
         if !calm && chance.per_mille(200) {
             return None;
+        }
+        if self.strangers.contains(id) && !self.is_blind {
+            return Some(Event::NotOurs);
         }
         match self.statuses.get(id) {
             Some(word) if !self.is_blind => Some(Event::Reported(Reported::from_word(word))),

@@ -12,7 +12,9 @@ use std::time::Duration;
 use bursar::domain::clock::Timestamp;
 use bursar::domain::handler::{Missed, Overlap};
 use bursar::domain::id::{Firing, ForeignId, HandlerId, RunId, SetHash};
-use bursar::domain::payment::{Event, NextStep, Payment, Reported, State, next_step};
+use bursar::domain::payment::{
+    AtTheEnd, Event, NextStep, Patience, Payment, Reported, State, next_step,
+};
 use bursar::domain::run::{Asked, Input, JournalEntry, Outcome, Run, RunEvent, RunState};
 use bursar::domain::schedule::{Ahead, Schedule, Verdict, decide};
 use bursar::domain::wait::{Payments, Settled, Shape, WaitFor, wanted};
@@ -34,6 +36,8 @@ struct Disk {
     runs: BTreeMap<RunId, Run>,
     journals: BTreeMap<RunId, Vec<JournalEntry>>,
     payments: BTreeMap<ForeignId, Payment>,
+    /// How often the end of each payment was delivered.
+    ends: BTreeMap<ForeignId, usize>,
     once: BTreeMap<usize, Value>,
     sum: usize,
     events: Vec<Happened>,
@@ -179,7 +183,9 @@ impl Model {
         }
         for id in self.open_payments() {
             self.go_on_with(&id)?;
-            if self.gateway.never_got(&id) && self.disk.payments[&id].state == State::Unknown {
+            let state = self.disk.payments[&id].state;
+            let is_lost = matches!(state, State::Unknown | State::Held);
+            if self.gateway.never_got(&id) && is_lost {
                 self.record(&id, Event::GaveUp)?;
                 // A person finds out that it never came to anything.
                 self.record(&id, Event::Reported(Reported::Cancelled))?;
@@ -401,11 +407,54 @@ impl Model {
                 self.record(id, Event::Approved)?;
                 self.drive(id)?;
             }
-        } else if let Some(event) = self.gateway.look_up(id, &mut self.chance, self.calm) {
-            self.record(id, event)?;
+        } else {
+            if let Some(event) = self.gateway.look_up(id, &mut self.chance, self.calm) {
+                self.found(id, event)?;
+            }
+            self.lose_patience(id)?;
         }
         if self.disk.payments[id].state == State::Intended {
             self.drive(id)?;
+        }
+        Ok(())
+    }
+
+    /// Records what a look-up says.
+    fn found(&mut self, id: &ForeignId, event: Event) -> Result<(), Crash> {
+        let was_final = self.disk.payments[id].state.is_final();
+        self.record(id, event)?;
+        let payment = &self.disk.payments[id];
+        self.seen.reconciled += usize::from(payment.state.is_final() && !was_final);
+        self.seen.strangers += usize::from(event == Event::NotOurs);
+        Ok(())
+    }
+
+    /// Ends the search for the fate of a payment as the operator allows.
+    fn lose_patience(&mut self, id: &ForeignId) -> Result<(), Crash> {
+        let patience = Patience {
+            after: Duration::from_mins(15),
+            resend: true,
+        };
+        match patience.at_the_end(&self.disk.payments[id], self.now) {
+            Some(AtTheEnd::Resend) => {
+                self.seen.resends += 1;
+                self.record(id, Event::Resend)
+            }
+            Some(AtTheEnd::Hold(_)) if !self.calm => self.record(id, Event::GaveUp),
+            Some(AtTheEnd::Hold(_)) | None => Ok(()),
+        }
+    }
+
+    /// Records the answer to a request. A resend that is refused proves nothing about the request
+    /// before it.
+    fn answered(&mut self, id: &ForeignId, answer: Event) -> Result<(), Crash> {
+        if answer != Event::Rejected || self.disk.payments[id].resends == 0 {
+            self.seen.taken += usize::from(answer == Event::KeyTaken);
+            return self.record(id, answer);
+        }
+        self.record(id, Event::AnswerLost)?;
+        if self.disk.payments[id].state == State::Unknown {
+            self.record(id, Event::GaveUp)?;
         }
         Ok(())
     }
@@ -421,11 +470,11 @@ impl Model {
                     if self.chance.per_mille(300) {
                         self.deliver()?;
                     }
-                    self.record(id, answer)?;
+                    self.answered(id, answer)?;
                 }
                 NextStep::LookUp => {
                     if let Some(event) = self.gateway.look_up(id, &mut self.chance, self.calm) {
-                        self.record(id, event)?;
+                        self.found(id, event)?;
                     }
                     return Ok(());
                 }
@@ -457,6 +506,8 @@ impl Model {
         self.seen.state(payment.state);
         self.commit(|disk| {
             if payment.state.is_final() && !was_final {
+                // The event of the end, from a callback or a look-up, is in the same commit.
+                *disk.ends.entry(payment.foreign_id.clone()).or_default() += 1;
                 disk.news.insert(News::Payment(payment.foreign_id.clone()));
             }
             disk.payments.insert(payment.foreign_id.clone(), payment);
