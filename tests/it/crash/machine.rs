@@ -95,6 +95,23 @@ impl Machine {
         Process(command.spawn().unwrap())
     }
 
+    /// Starts a daemon that has one request to the gateway under way at a time, and takes a limit on
+    /// the size of its files for a failure to write instead of being killed by it. Does not wait.
+    pub fn start_with_one_request_at_once(&self) -> Process {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", r#"trap "" XFSZ; exec "$0" run --config "$1""#])
+            .arg(env!("CARGO_BIN_EXE_bursar"))
+            .arg(self.folder.path().join("daemon.toml"))
+            .env_clear()
+            .envs([("KEY", KEY), ("SECRET", SECRET)])
+            .env("BURSAR__GATEWAY__MAX_IN_FLIGHT", "1")
+            .stdin(Stdio::null())
+            .stdout(self.log())
+            .stderr(self.log());
+        Process(command.spawn().unwrap())
+    }
+
     /// Starts the daemon and waits until it answers.
     pub async fn started(&self) -> Process {
         let process = self.start(None);
@@ -187,6 +204,11 @@ impl Drop for Machine {
 }
 
 impl Process {
+    /// Its number in the system.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()

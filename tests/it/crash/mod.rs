@@ -17,6 +17,7 @@
 
 mod acknowledged;
 mod chance;
+mod disk;
 mod kills;
 mod machine;
 mod points;

@@ -1,0 +1,88 @@
+//! The disk fills up between the intent and the send: nothing is sent.
+
+use std::process::Command;
+
+use bursar::simulator::{Fault, Faults, Operation, Options, Rule};
+use serde_json::json;
+
+use super::machine::Machine;
+use crate::stage::{SENDER, eventually, executed};
+
+/// Pays for every deposit, under its number.
+fn script() -> String {
+    format!(
+        r#"on("deposit.confirmed", |event| {{
+            gateway::withdraw(#{{ {SENDER}
+                foreign_id: `row-${{event.id}}`, currency: "BTC", amount: 0.01, address: "tb1q",
+            }});
+        }});"#
+    )
+}
+
+async fn deposit(machine: &Machine, id: u64) {
+    let body = json!({"id": id, "type": "deposit", "status": "confirmed"}).to_string();
+    assert!(machine.post_callback(&body).await);
+}
+
+async fn status(machine: &Machine, id: u64, wanted: &str) {
+    let path = format!("/api/v1/payments/row-{id}");
+    eventually(&format!("row-{id} is {wanted}"), || async {
+        let payment = machine.get(&path).await?;
+        (payment["status"] == wanted).then_some(())
+    })
+    .await;
+}
+
+fn withdrawals(machine: &Machine) -> u64 {
+    let requests = machine.control.requests();
+    requests
+        .get(&Operation::Withdrawal)
+        .copied()
+        .unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_disk_is_full_after_the_intent_nothing_is_sent() {
+    // The first payment has the only place among the requests under way for a while, so that the
+    // second one waits for it between its intent and its mark.
+    let slow = Rule {
+        operation: Some(Operation::Withdrawal),
+        times: Some(1),
+        ..Rule::always(Fault::SlowAnswer(5_000))
+    };
+    let options = Options {
+        faults: Faults(vec![slow, Rule::always(Fault::ExecuteRepeat)]),
+        ..Options::default()
+    };
+    let machine = Machine::new(&script(), options).await;
+    let mut process = machine.start_with_one_request_at_once();
+    eventually("the daemon answers", || machine.get("/api/v1/overview")).await;
+    deposit(&machine, 1).await;
+    status(&machine, 1, "sending").await;
+    deposit(&machine, 2).await;
+    status(&machine, 2, "intended").await;
+    // From here on every write fails, as on a full disk.
+    let full = Command::new("prlimit")
+        .args(["--fsize=1", "--pid", &process.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(full.success());
+    let ended = eventually("the daemon has ended", || {
+        let ended = process.ended();
+        async move { ended }
+    })
+    .await;
+    assert!(!ended.success(), "{ended}");
+    assert_eq!(withdrawals(&machine), 1, "only the first has left");
+    assert_eq!(executed(&machine.control), [("row-1".into(), 1)].into());
+    // There is room again: both go on, and neither is paid twice.
+    let process = machine.started().await;
+    status(&machine, 1, "confirmed").await;
+    status(&machine, 2, "confirmed").await;
+    assert_eq!(withdrawals(&machine), 2);
+    assert_eq!(
+        executed(&machine.control),
+        [("row-1".into(), 1), ("row-2".into(), 1)].into()
+    );
+    assert!(process.terminate().await.success());
+}
