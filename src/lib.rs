@@ -26,7 +26,8 @@
 //!
 //! - **No payment is sent twice.** One function sends ([`runner`]'s money path); before the first
 //!   byte leaves, the intent with the exact bytes and the mark that they are being sent are on
-//!   disk, and nothing that has that mark is ever sent again: it is looked up.
+//!   disk, and what has that mark is looked up, not sent again. Only where the operator allows it
+//!   is it sent once more, under the same key, which the gateway is taken to refuse twice.
 //! - **Nothing answered with 200 is lost.** A callback and the runs it starts are one commit, and
 //!   the answer comes after it. What was taken once is known for ever.
 //! - **A run goes on where it stopped.** What a script asks of the world is answered from the
@@ -54,7 +55,9 @@
 //! the bytes, and the money path goes through [`domain::payment::next_step`]: decide and commit the
 //! intent, commit the mark, [`gateway::Client::send`], commit what the
 //! [`Disposition`](gateway::Disposition) means. A lost answer makes it `unknown`: the sweep looks it
-//! up with growing delays while callbacks may settle it any moment. The outcome is a step in the
+//! up with growing delays while callbacks may settle it any moment. What the gateway shows is ours
+//! only when [`domain::payment::likeness()`] finds nothing else in it, and patience with not knowing
+//! ends where [`domain::payment::Patience`] says. The outcome is a step in the
 //! run's journal, so the script sees the same payment when it is run again.
 
 pub mod cli;

@@ -237,7 +237,7 @@ let payment = gateway::exchange_fixed(#{
     (
         Operation::ExchangeNow,
         "exchange_now(map)",
-        "Exchanges at the price of the moment; answers the payment.",
+        "Exchanges at the price of the moment; answers the payment. An exchange whose answer is lost has no id to be found by: it is `unknown`, never sent again, and a person decides.",
         r#"let payment = gateway::exchange_now(#{
     foreign_id: "exchange-2", sender_currency: "BTC", receiver_currency: "EUR", sender_amount: 0.02,
 });"#,
@@ -245,7 +245,7 @@ let payment = gateway::exchange_fixed(#{
     (
         Operation::CreateInvoice,
         "create_invoice(map)",
-        "Makes an invoice; answers it with its `url`.",
+        "Makes an invoice; answers it with its `url`. The gateway has no look-up for invoices: when its answer is lost the status is `unknown`, there is no `url`, and only a callback can tell.",
         r#"let invoice = gateway::create_invoice(#{
     foreign_id: "order-99", timer: true, title: "Order 99", currency: "EUR", amount: 100,
     end_user_reference: "customer-7", email_user: "customer@shop.example",
@@ -255,7 +255,7 @@ let payment = gateway::exchange_fixed(#{
     (
         Operation::CreatePaymentRequest,
         "create_payment_request(map)",
-        "Makes a payment request; answers it with its `payment_link`.",
+        "Makes a payment request; answers it with its `payment_link`. The gateway has no look-up for payment requests: when its answer is lost the status is `unknown`, there is no link, and only a callback can tell.",
         r#"let request = gateway::create_payment_request(#{
     foreign_id: "order-100", amount: "0.3", currency: #{ iso: "ETH" }, life_time_duration: 3600,
 });"#,
