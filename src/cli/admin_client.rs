@@ -12,7 +12,6 @@ use url::form_urlencoded;
 use super::exchange::{ExchangeError, PATIENCE, exchange};
 use super::exit_code::Failure;
 use super::settings::Settings;
-use crate::config::Need;
 use crate::domain::secret::Secret;
 
 /// How long the longest work may take.
@@ -28,10 +27,10 @@ pub(super) struct Daemon {
 impl Daemon {
     /// The daemon of this configuration.
     pub(super) fn of(settings: &Settings) -> Result<Self, Failure> {
-        let admin = settings.load(Need::AdminToken)?.admin;
+        let (listen, token) = settings.admin()?;
         Ok(Self {
-            addr: reachable(admin.listen),
-            token: admin.token,
+            addr: reachable(listen),
+            token,
         })
     }
 
@@ -99,7 +98,7 @@ impl Daemon {
             None => "there is none in this configuration",
         };
         Failure::failed(format!(
-            "the daemon at {} asks for its admin token, and {ours}; `admin.token` must give the same here as where the daemon was started",
+            "the daemon at {} asks for its admin token, and {ours}; `admin.token` (or with --as, that of the person) must give the same here as where the daemon was started",
             self.addr
         ))
     }

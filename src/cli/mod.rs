@@ -15,6 +15,7 @@ mod exchange;
 mod exit_code;
 mod listed;
 mod output;
+mod pause;
 mod payments;
 mod restore;
 mod run;
@@ -81,6 +82,14 @@ enum Command {
     /// The scripts in use
     #[command(subcommand)]
     Scripts(scripts::Command),
+    /// Stop money at once; callbacks, reads and look-ups go on
+    ///
+    /// When this has answered, no further payment leaves, and that outlives restarts. Requests
+    /// that were under way end normally. Payments that scripts ask for meanwhile are decided and
+    /// recorded as `intended`, and are sent after `bursar resume`.
+    Pause(pause::Pause),
+    /// Let money go on after `bursar pause`
+    Resume(pause::Resume),
     /// Send one signed request to the gateway
     Call(call::Options),
     /// The stored data, while no daemon runs
@@ -146,6 +155,8 @@ fn dispatch(Arguments { settings, command }: Arguments) -> Outcome {
         Command::Callbacks(command) => callbacks::run(&settings, command),
         Command::Schedules(command) => schedules::run(&settings, command),
         Command::Scripts(command) => scripts::run(&settings, command),
+        Command::Pause(options) => pause::pause(&settings, &options),
+        Command::Resume(options) => pause::resume(&settings, &options),
         Command::Call(options) => call::run(&settings, options),
         Command::Store(command) => store::run(&settings, command),
         Command::Backup(options) => backup::run(&settings, options),

@@ -6,6 +6,7 @@ use super::admin_client::{Daemon, below};
 use super::exit_code::Outcome;
 use super::listed::{Listed, Shown};
 use super::output::{facts, field, list, short, table, text, time};
+use super::pause;
 use super::settings::Settings;
 
 #[derive(Debug, clap::Subcommand)]
@@ -46,7 +47,8 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
                 ("script", script.as_deref()),
                 ("handler", handler.as_deref()),
             ];
-            listed.list(settings, "payments", &filters, rows_table)
+            listed.list(settings, "payments", &filters, rows_table)?;
+            pause::mention(settings)
         }
         Command::Show { foreign_id, shown } => {
             let payment = Daemon::of(settings)?.get(&below("payments", &foreign_id))?;
@@ -65,7 +67,7 @@ fn rows_table(rows: &[Value]) -> String {
                 field(payment, "foreign_id"),
                 field(payment, "kind"),
                 amount(payment),
-                field(payment, "status"),
+                status(payment),
                 short(&field(payment, "error")),
             ]
         })
@@ -81,6 +83,17 @@ fn rows_table(rows: &[Value]) -> String {
     table(&headings, &cells)
 }
 
+/// `intended (paused)`
+fn status(payment: &Value) -> String {
+    let stopped = payment.get("paused").and_then(Value::as_bool) == Some(true);
+    let status = field(payment, "status");
+    if stopped {
+        format!("{status} (paused)")
+    } else {
+        status
+    }
+}
+
 fn amount(payment: &Value) -> String {
     let amount = format!(
         "{} {}",
@@ -94,7 +107,7 @@ fn story(payment: &Value) -> String {
     let title = format!(
         "payment {}: {}",
         field(payment, "foreign_id"),
-        field(payment, "status")
+        status(payment)
     );
     let handler = format!("{}/{}", field(payment, "script"), field(payment, "handler"));
     let about = facts(&[

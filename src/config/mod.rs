@@ -17,6 +17,7 @@ mod listen;
 mod load;
 mod mask;
 mod origin;
+mod people;
 mod reader;
 mod refusal;
 mod secret_ref;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::domain::diagnostic::Diagnostic;
+use crate::domain::person::Role;
 use crate::domain::secret::Secret;
 
 pub use keys::known_keys;
@@ -161,8 +163,21 @@ pub struct Store {
 pub struct Admin {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The token to present; `None` is possible on loopback only.
+    /// The token to present; `None` is possible on loopback, or when there are `users`.
     pub token: Option<Secret>,
+    /// Further people, each with a token of their own.
+    pub users: Vec<User>,
+}
+
+/// `[[admin.user]]`: somebody besides `admin`.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The name, as records keep it; unique.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Their token; unique. Empty unless it was [`Need`]ed or is there anyway.
+    pub token: Secret,
 }
 
 /// `[history]`: what is kept of the past.

@@ -126,7 +126,7 @@ impl Reader<'_> {
         let default = SecretRef::Env("BURSAR_ADMIN_TOKEN".to_owned());
         let (reference, entry) = self.reference(name);
         if reference? == default && !self.environment.contains_key("BURSAR_ADMIN_TOKEN") {
-            if address.ip().is_loopback() {
+            if address.ip().is_loopback() || self.has_users() {
                 return None;
             }
             let refusal = Refusal::new(format!(
@@ -215,13 +215,13 @@ impl Reader<'_> {
         self.refuse(name, &entry.place, refusal);
     }
 
-    fn refuse(&mut self, name: &str, place: &Place, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, name: &str, place: &Place, refusal: Refusal) {
         self.refused.insert(name.to_owned());
         self.problems.push(diagnostic(name, place, refusal));
     }
 }
 
-fn diagnostic(name: &str, place: &Place, refusal: Refusal) -> Diagnostic {
+pub(super) fn diagnostic(name: &str, place: &Place, refusal: Refusal) -> Diagnostic {
     Diagnostic {
         message: format!("`{name}`: {}", refusal.message),
         place: Some(place.clone()),

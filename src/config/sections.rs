@@ -128,9 +128,12 @@ fn store(reader: &mut Reader<'_>) -> Store {
 
 fn admin(reader: &mut Reader<'_>, need: Need) -> Admin {
     let listen = reader.text("admin.listen", listen::parse);
+    let token = reader.token(listen, need);
+    let users = reader.users(token.as_ref(), need);
     Admin {
         listen,
-        token: reader.token(listen, need),
+        token,
+        users,
     }
 }
 

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, KEYS, Kind, NOT_YET, TABLES};
-use super::{mask, secret_ref};
+use super::{mask, people, secret_ref};
 use crate::domain::diagnostic::{Diagnostic, Place, closest};
 
 /// What the names of overriding environment variables begin with.
@@ -90,6 +90,10 @@ impl Walk<'_> {
             } else {
                 format!("{prefix}.{}", key.get_ref())
             };
+            if name == people::TABLE {
+                self.people(value);
+                continue;
+            }
             let problem = if NOT_YET.contains(&name.as_str()) {
                 not_yet(&name)
             } else if TABLES.contains(&name.as_str()) {
@@ -110,6 +114,52 @@ impl Walk<'_> {
             if !self.unreadable.contains(&place.line) {
                 self.problems
                     .push(problem.at(mask::unknown_key(place, self.text)));
+            }
+        }
+    }
+
+    /// The elements of `[[admin.user]]`, and their keys.
+    fn people(&mut self, value: &Spanned<DeValue<'_>>) {
+        let elements: Vec<_> = match value.get_ref() {
+            DeValue::Array(elements) => elements.iter().collect(),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Boolean(_)
+            | DeValue::Float(_)
+            | DeValue::Datetime(_)
+            | DeValue::Table(_) => vec![value],
+        };
+        let are_tables = elements.iter().all(|element| element.get_ref().is_table());
+        if value.get_ref().is_table() || !are_tables {
+            let place = Place::of_span(self.name, self.text, value.span());
+            let problem = Diagnostic::new(format!("`{}` must be a list of tables", people::TABLE))
+                .help(format!("begin each person with `[[{}]]`", people::TABLE));
+            self.problems.push(problem.at(mask::value(place)));
+            return;
+        }
+        for (number, element) in elements.into_iter().enumerate() {
+            let prefix = people::prefix(number);
+            let place = Place::of_span(self.name, self.text, element.span());
+            let whole = Entry {
+                value: Value::Other("a table"),
+                place: mask::value(place),
+            };
+            self.entries.insert(prefix.clone(), whole);
+            for (key, value) in element.get_ref().as_table().into_iter().flatten() {
+                let name = key.get_ref().as_ref();
+                match people::kind(name) {
+                    Ok(kind) => {
+                        let entry = self.entry(value, kind);
+                        self.entries.insert(format!("{prefix}.{name}"), entry);
+                    }
+                    Err(help) => {
+                        let place = Place::of_span(self.name, self.text, key.span());
+                        let problem =
+                            Diagnostic::new(format!("unknown key `{}.{name}`", people::TABLE));
+                        self.problems
+                            .push(problem.help(help).at(mask::unknown_key(place, self.text)));
+                    }
+                }
             }
         }
     }

@@ -111,6 +111,7 @@ impl World {
         let config = config::Admin {
             listen: any(),
             token: token.map(Secret::new),
+            users: Vec::new(),
         };
         Server::start(admin(self.handle.clone(), &config, &self.telemetry)).await
     }

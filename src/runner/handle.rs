@@ -15,6 +15,7 @@ use super::generations::{Generations, SetError};
 use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
 use super::pace::Pace;
+use super::pause::Pauses;
 use super::payments::{Payments, PaymentsParts, Quiet, Watched};
 use super::reachability::Reachability;
 use super::slots::{Slots, schedules, tick};
@@ -85,6 +86,7 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
+        let pauses = Arc::new(Pauses::new(&parts.store, parts.telemetry.clone())?);
         let generations = Generations::new(
             parts.store.clone(),
             parts.limits.clone(),
@@ -107,6 +109,7 @@ impl Handle {
             telemetry: parts.telemetry.clone(),
             watch,
             waits: Arc::clone(&waits),
+            pauses: Arc::clone(&pauses),
             firings: Arc::clone(&firings),
             dispatcher: Arc::clone(&dispatcher),
             patience: parts.patience,
@@ -117,6 +120,7 @@ impl Handle {
             gateway: parts.gateway,
             verifier: parts.verifier,
             payments,
+            pauses,
             http: parts.http,
             files: parts.files,
             clock: parts.clock,

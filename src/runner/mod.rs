@@ -33,6 +33,7 @@ mod key_locks;
 mod ledger;
 mod once;
 mod pace;
+mod pause;
 mod payments;
 mod people;
 mod policy;
@@ -72,6 +73,7 @@ use crate::triggers::intake::Verifier;
 pub use filter::Filter;
 pub use handle::{Handle, NotFired, Reload};
 pub use intake::Answer;
+pub use pause::Paused;
 pub use people::NotChanged;
 pub use retention::TidiedUp;
 pub use views::ViewError;
@@ -81,6 +83,7 @@ use firings::Firings;
 use generations::Generations;
 use key_locks::KeyLocks;
 use pace::Pace;
+use pause::Pauses;
 use payments::Payments;
 use reachability::Reachability;
 use slots::Slots;
@@ -126,6 +129,7 @@ struct Context {
     gateway: Client,
     verifier: Verifier,
     payments: Payments,
+    pauses: Arc<Pauses>,
     http: ScriptHttp,
     files: DataFolder,
     clock: Arc<dyn Clock>,

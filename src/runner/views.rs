@@ -56,7 +56,7 @@ impl Handle {
             if let Some(payment) = store.get(&PAYMENTS, id)? {
                 let HandlerId { script, name } = &payment.origin.handler;
                 if filter.admits(payment.state.as_str(), script, name) {
-                    rows.push(payment_row(&payment));
+                    rows.push(self.with_pause(payment_row(&payment), &payment));
                 }
             }
             Ok(ControlFlow::Continue(()))
@@ -79,7 +79,7 @@ impl Handle {
             .store
             .get(&PAYMENTS, &foreign_id)?
             .ok_or_else(missing)?;
-        let mut row = payment_row(&payment);
+        let mut row = self.with_pause(payment_row(&payment), &payment);
         if let Some(object) = row.as_object_mut() {
             object.insert("run".into(), json!(payment.origin.run));
             let place = format!("{}:{}", payment.origin.file, payment.origin.line);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{BlobHash, Key, Table};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
+use crate::domain::pause::Pause;
 use crate::domain::payment::Payment;
 use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
@@ -24,6 +25,9 @@ pub const OPEN_PAYMENTS: Table<ForeignId, Mark> = Table::new("payment_open/", 1)
 pub const PAYMENTS_BY_TIME: Table<(Timestamp, ForeignId), Mark> = Table::new("payment_time/", 1);
 /// Index: payments by the gateway's (family, id); see `Callback::family`.
 pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payment_id/", 1);
+
+/// The pauses of money in force, by the script's name, empty for all money.
+pub const PAUSES: Table<String, Pause> = Table::new("pause/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
 pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2);

@@ -66,6 +66,8 @@ metrics! {
     script_requests_total: IntCounterVec["outcome"];
     /// What was deleted because it is older than is kept, by kind: runs, slots, sets, blobs.
     history_deleted_total: IntCounterVec["kind"];
+    /// Pauses of money in force: of all money, or of single scripts.
+    pauses_in_force: IntGauge;
     /// Runs that wait for a thread.
     runs_queued: IntGauge;
 }

@@ -11,6 +11,7 @@ mod http;
 pub mod logging;
 mod metrics;
 mod outbound;
+mod people;
 mod runner;
 mod store;
 mod triggers;

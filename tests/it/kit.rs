@@ -208,3 +208,29 @@ async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
         .await
         .unwrap();
 }
+
+/// Asks the admin API as the holder of a token: GET without a body, POST with one. Answers the
+/// status and the JSON.
+pub async fn ask(
+    daemon: &Running,
+    token: Option<&str>,
+    path: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
+    let url = format!("{}/api/v1/{path}", daemon.admin);
+    let client = reqwest::Client::new();
+    let mut request = match body {
+        None => client.get(url),
+        Some(body) => client
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body.to_string()),
+    };
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = request.send().await.unwrap();
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}

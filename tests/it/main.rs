@@ -21,6 +21,7 @@ mod limits;
 mod lost;
 mod outage;
 mod pairs;
+mod pause;
 mod payments;
 mod payouts;
 mod refunds;

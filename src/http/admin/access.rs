@@ -1,7 +1,9 @@
-//! Who may use the admin listener.
+//! Who may use the admin listener, and what for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::uri::Authority;
@@ -10,6 +12,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::failure::Failure;
+use crate::config;
+use crate::domain::person::{Person, Role};
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signer;
 use crate::telemetry::Telemetry;
@@ -17,11 +21,12 @@ use crate::telemetry::Telemetry;
 /// Decides about requests.
 #[derive(Debug, Clone)]
 pub(super) struct Access {
-    token: Option<Token>,
+    /// Everybody who has a token. Without any, whoever is on the machine is `admin`.
+    people: Arc<[(Token, Person)]>,
     telemetry: Telemetry,
 }
 
-/// The configured token, kept as its signature under itself: tokens are compared by signatures,
+/// A configured token, kept as its signature under itself: tokens are compared by signatures,
 /// which cannot be aimed at, so the time a comparison takes tells nothing.
 #[derive(Debug, Clone)]
 struct Token {
@@ -29,35 +34,83 @@ struct Token {
     signature: String,
 }
 
-impl Access {
-    pub(super) fn new(token: Option<&Secret>, telemetry: &Telemetry) -> Self {
-        let token = token.map(|token| {
-            let signer = Signer::new(token);
-            let signature = signer.sign(token.expose().as_bytes());
-            Token { signer, signature }
-        });
-        Self {
-            token,
-            telemetry: telemetry.clone(),
-        }
+impl Token {
+    fn new(token: &Secret) -> Self {
+        let signer = Signer::new(token);
+        let signature = signer.sign(token.expose().as_bytes());
+        Self { signer, signature }
     }
 }
 
-/// Lets a request pass that presents the token, and every request when none is configured.
+impl Access {
+    pub(super) fn new(config: &config::Admin, telemetry: &Telemetry) -> Self {
+        let admin = config.token.as_ref().map(|token| (token, Person::admin()));
+        let users = config.users.iter().map(|user| {
+            let person = Person {
+                name: user.name.clone(),
+                role: user.role,
+            };
+            (&user.token, person)
+        });
+        let people = admin.into_iter().chain(users);
+        Self {
+            people: people
+                .map(|(token, person)| (Token::new(token), person))
+                .collect(),
+            telemetry: telemetry.clone(),
+        }
+    }
+
+    /// Whose token was presented. Looks at all of them, whether or not one has matched.
+    fn who(&self, given: &[u8]) -> Option<&Person> {
+        let matches = |(token, person): &'_ (Token, Person)| {
+            let same = token.signer.verify(given, &token.signature);
+            same.then(|| person.name.clone())
+        };
+        let names: Vec<String> = self.people.iter().filter_map(matches).collect();
+        let (_, person) = self
+            .people
+            .iter()
+            .find(|(_, person)| names.first() == Some(&person.name))?;
+        Some(person)
+    }
+}
+
+/// Lets a request pass that presents a token, and every request when none is configured; and tells
+/// what comes after it who asks.
 pub(super) async fn require_token(
     State(access): State<Access>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
-    if let Some(token) = &access.token {
+    let person = if access.people.is_empty() {
+        Person::admin()
+    } else {
         let Some(given) = bearer(request.headers()) else {
             return Err(Failure::unauthorized());
         };
-        if !token.signer.verify(given, &token.signature) {
+        let Some(person) = access.who(given) else {
             access.telemetry.admin_token_refused();
             return Err(Failure::unauthorized());
-        }
-    }
+        };
+        person.clone()
+    };
+    request.extensions_mut().insert(person);
+    Ok(next.run(request).await)
+}
+
+/// The role that a route needs, and what its caller does there, for the refusal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs(pub(super) Role, pub(super) &'static str);
+
+/// Lets a request pass whose sender has the role.
+pub(super) async fn require_role(
+    State(Needs(role, action)): State<Needs>,
+    Extension(person): Extension<Person>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    person.may(role, action)?;
     Ok(next.run(request).await)
 }
 
@@ -69,7 +122,7 @@ pub(super) async fn require_local_host(
     next: Next,
 ) -> Result<Response, Failure> {
     let host = request.headers().get(HOST);
-    if access.token.is_none() && !host.is_some_and(is_local) {
+    if access.people.is_empty() && !host.is_some_and(is_local) {
         return Err(Failure::wrong_host());
     }
     Ok(next.run(request).await)

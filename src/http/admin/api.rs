@@ -28,7 +28,7 @@ const LARGEST_BODY: u64 = 64 * 1024;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-type Shown = Result<Json<Value>, Failure>;
+pub(super) type Shown = Result<Json<Value>, Failure>;
 
 /// The rest of the path, decoded; keys may have slashes, encoded or not.
 type Named = Result<Path<String>, PathRejection>;
@@ -256,7 +256,10 @@ pub(super) async fn backup(State(admin): State<Admin>, request: Request) -> Show
 }
 
 /// The body of a request that changes something; `shape` says what it must look like.
-async fn read_json<T: DeserializeOwned>(request: Request, shape: &str) -> Result<T, Failure> {
+pub(super) async fn read_json<T: DeserializeOwned>(
+    request: Request,
+    shape: &str,
+) -> Result<T, Failure> {
     let (head, body) = request.into_parts();
     if !is_json(&head.headers) {
         return Err(Failure::not_json());

@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::domain::person::NotAllowed;
+
 /// Becomes `{"error": {"code", "message"}}`. The message is shown to the caller as it is, so it
 /// never says what went wrong inside.
 #[derive(Debug)]
@@ -47,7 +49,7 @@ impl Failure {
 
     /// The caller must present the token.
     pub(super) fn unauthorized() -> Self {
-        let message = "present the token of `admin.token` as `Authorization: Bearer …`";
+        let message = "present the token of `admin.token`, or that of an `[[admin.user]]`, as `Authorization: Bearer …`";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
@@ -87,6 +89,12 @@ impl Failure {
     pub(super) fn internal() -> Self {
         let message = "that failed; the daemon's log says why";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+}
+
+impl From<NotAllowed> for Failure {
+    fn from(refused: NotAllowed) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not_allowed", refused.to_string())
     }
 }
 

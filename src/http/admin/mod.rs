@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/healthz`, `/readyz` | nothing |
 //! | `/` (the page, without data) | a local `Host`, unless a token is configured |
-//! | `/metrics`, `/api/v1/…` | the token; without one, a local `Host` |
+//! | `/metrics`, `/api/v1/…` | a token, and the role that the route states; without any token, a local `Host` |
 //!
 //! Everything is read from the runner's views, on threads that may block; nothing is cached.
 
@@ -12,6 +12,7 @@ mod access;
 mod api;
 mod failure;
 mod filters;
+mod money;
 
 use axum::extract::State;
 use axum::http::header::{
@@ -20,14 +21,15 @@ use axum::http::header::{
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::domain::person::Role;
 use crate::runner::Handle;
 use crate::telemetry::Telemetry;
-use access::Access;
+use access::{Access, Needs};
 use failure::Failure;
 
 /// What the routes need.
@@ -39,31 +41,17 @@ struct Admin {
 
 /// The routes of the admin listener.
 ///
-/// With a token configured, callers present it as `Authorization: Bearer …`. Without one (which
+/// With tokens configured, callers present theirs as `Authorization: Bearer …`. Without one (which
 /// the configuration allows on loopback only) everybody on the machine is let in, but requests for
 /// another `Host` than this machine are refused, or any page in a browser could reach it through a
 /// name that it lets point here.
 pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> Router {
-    let access = Access::new(config.token.as_ref(), telemetry);
-    let api = Router::new()
-        .route("/overview", get(api::overview))
-        .route("/runs", get(api::runs))
-        .route("/runs/{id}", get(api::run))
-        .route("/runs/{id}/logs", get(api::run_logs))
-        .route("/runs/{id}/retry", post(api::retry))
-        .route("/runs/{id}/cancel", post(api::cancel))
-        .route("/payments", get(api::payments))
-        .route("/payments/{*id}", get(api::payment))
-        .route("/callbacks", get(api::callbacks))
-        .route("/callbacks/{*id}", get(api::callback))
-        .route("/schedules", get(api::schedules))
-        .route("/schedules/history/{*name}", get(api::slot_history))
-        .route("/scripts", get(api::scripts))
-        .route("/trigger", post(api::trigger))
-        .route("/backup", post(api::backup));
+    let access = Access::new(config, telemetry);
+    let may_look = from_fn_with_state(Needs(Role::View, "looking"), access::require_role);
+    let api = looking().route_layer(may_look.clone()).merge(steering());
     Router::new()
         .nest("/api/v1", api)
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).route_layer(may_look))
         .route_layer(from_fn_with_state(access.clone(), access::require_token))
         .route("/", get(page))
         .route_layer(from_fn_with_state(access, access::require_local_host))
@@ -74,6 +62,50 @@ pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> R
         .with_state(Admin {
             handle,
             telemetry: telemetry.clone(),
+        })
+}
+
+/// What shows something. Each needs the role `view`.
+fn looking() -> Router<Admin> {
+    Router::new()
+        .route("/overview", get(api::overview))
+        .route("/runs", get(api::runs))
+        .route("/runs/{id}", get(api::run))
+        .route("/runs/{id}/logs", get(api::run_logs))
+        .route("/payments", get(api::payments))
+        .route("/payments/{*id}", get(api::payment))
+        .route("/callbacks", get(api::callbacks))
+        .route("/callbacks/{*id}", get(api::callback))
+        .route("/schedules", get(api::schedules))
+        .route("/schedules/history/{*name}", get(api::slot_history))
+        .route("/scripts", get(api::scripts))
+        .route("/pause", get(money::pauses))
+}
+
+/// What steers runs and stops money. Each needs the role `operate`.
+fn steering() -> Router<Admin> {
+    let routes = [
+        ("/runs/{id}/retry", "retrying runs", post(api::retry)),
+        ("/runs/{id}/cancel", "cancelling runs", post(api::cancel)),
+        ("/trigger", "firing schedules", post(api::trigger)),
+        ("/backup", "making backups", post(api::backup)),
+        ("/pause", "pausing money", post(money::pause)),
+        ("/resume", "resuming money", post(money::resume)),
+    ];
+    guarded(Role::Operate, routes)
+}
+
+/// Routes that need a role, each with what it does, for the refusal.
+fn guarded<const N: usize>(
+    role: Role,
+    routes: [(&str, &'static str, MethodRouter<Admin>); N],
+) -> Router<Admin> {
+    let none = Router::new();
+    routes
+        .into_iter()
+        .fold(none, |guarded, (path, action, route)| {
+            let needs = from_fn_with_state(Needs(role, action), access::require_role);
+            guarded.route(path, route.route_layer(needs))
         })
 }
 
@@ -96,7 +128,9 @@ async fn ready(State(admin): State<Admin>) -> Result<Json<Value>, Failure> {
             "no scripts are loaded: the folder is empty, or they are not compiled yet",
         ));
     }
-    Ok(Json(json!({"ready": true})))
+    // Everybody may ask this, so it says neither who nor why.
+    let paused = admin.handle.paused_scopes();
+    Ok(Json(json!({"ready": true, "paused": paused})))
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

@@ -20,6 +20,8 @@ const EARLY_EVENTS: usize = 100;
 pub(super) enum Attempt {
     /// The state has moved on.
     MovedOn,
+    /// Money is paused: it is as it was.
+    Paused,
     /// It certainly never left.
     NotSent(String),
     /// It was turned away at the door.
@@ -31,13 +33,20 @@ impl Payments {
     pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
         let id = &payment.foreign_id;
         let prepared = intact(payment)?;
+        if self.0.pauses.stops(payment) {
+            return Ok((Attempt::Paused, payment.clone()));
+        }
         // The mark says that the first byte may leave any moment, so nothing may be waited for
         // after it: neither a place among the requests under way nor the end of a rate limit.
         let admission = match self.0.gateway.admit(prepared.operation()).await {
             Ok(admission) => admission,
             Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment.clone())),
         };
+        let Some(leave) = self.0.pauses.may_mark(payment).await else {
+            return Ok((Attempt::Paused, payment.clone()));
+        };
         let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
+        drop(leave);
         if marked.state != State::Sending {
             // The gateway has reported it meanwhile: somebody has made it, so it must not leave.
             return Ok((Attempt::MovedOn, marked));

@@ -10,6 +10,7 @@
 //! Called by steps of runs ([`Payments::pay`]), by callbacks ([`Payments::record_report`]) and by the
 //! sweep after a restart ([`Payments::resume`], [`Payments::look_up`]): all through the same loop.
 
+mod approval;
 mod attempt;
 mod look_up;
 mod record;
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 use super::dispatcher::Dispatcher;
 use super::firings::Firings;
 use super::key_locks::KeyLocks;
+use super::pause::Pauses;
 use super::policy::{Guard, proposal};
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
@@ -141,6 +143,7 @@ struct Inner {
     dispatcher: Arc<Dispatcher>,
     /// What the operator has decided about payments of unknown fate.
     patience: Patience,
+    pauses: Arc<Pauses>,
     policy: Guard,
 }
 
@@ -154,6 +157,7 @@ pub(super) struct PaymentsParts {
     pub(super) watch: mpsc::UnboundedSender<Watched>,
     /// Final ones are news to those who wait for them.
     pub(super) waits: Arc<Waits>,
+    pub(super) pauses: Arc<Pauses>,
     pub(super) firings: Arc<Firings>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) patience: Patience,
@@ -180,6 +184,7 @@ impl Payments {
             firings: parts.firings,
             dispatcher: parts.dispatcher,
             patience: parts.patience,
+            pauses: parts.pauses,
             policy: Guard,
         }))
     }
@@ -310,7 +315,8 @@ impl Payments {
     }
 
     async fn resume_locked(&self, payment: Payment) -> Result<Payment, PayError> {
-        if payment.state == State::AwaitingApproval {
+        let stopped = payment.state == State::Intended && self.0.pauses.stops(&payment);
+        if payment.state == State::AwaitingApproval || stopped {
             return Ok(payment);
         }
         let payment = if can_be_looked_up(payment.content.operation) {
@@ -340,6 +346,8 @@ impl Payments {
                     payment = after;
                     match (sent, delays.next()) {
                         (Attempt::MovedOn, _) => {}
+                        // It goes on when people let it.
+                        (Attempt::Paused, _) => return Ok(payment),
                         (Attempt::NotSent(_), Some(delay)) => tokio::time::sleep(delay).await,
                         // Whether or not its run asks again, an intent is carried out.
                         (Attempt::NotSent(reason), None) => {
