@@ -1,11 +1,11 @@
-//! `bursar payments list | show`
+//! `bursar payments list | show | approve | reject | resolve`
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::admin_client::{Daemon, below};
-use super::exit_code::Outcome;
+use super::exit_code::{Failure, Outcome};
 use super::listed::{Listed, Shown};
-use super::output::{facts, field, list, short, table, text, time};
+use super::output::{facts, field, list, print, short, table, text, time};
 use super::pause;
 use super::settings::Settings;
 
@@ -32,6 +32,52 @@ pub(super) enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Approve of a payment that waits for it
+    ///
+    /// Shows what would be paid, and approves of exactly that. With the last approval that is
+    /// needed the payment is sent.
+    Approve {
+        /// Its key
+        foreign_id: String,
+        /// The hash of what you approve of, as `payments show` gave it [default: what is there
+        /// now, which is shown]
+        #[arg(long, value_name = "H")]
+        hash: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Refuse a payment that waits for approval, for good
+    Reject {
+        /// Its key
+        foreign_id: String,
+        /// Why, for those who asked for it
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        shown: Shown,
+    },
+    /// Say what became of a payment that is unknown or held
+    ///
+    /// Look it up in the gateway's dashboard first: what you say decides whether money moves.
+    #[command(group = clap::ArgGroup::new("fate").required(true))]
+    Resolve {
+        /// Its key
+        foreign_id: String,
+        /// The gateway has it: wait for its callback
+        #[arg(long, group = "fate")]
+        sent: bool,
+        /// The gateway does not have it and never will: send it, once
+        #[arg(long, group = "fate")]
+        not_sent: bool,
+        /// How you know
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Send it although a mistake pays twice (with --not-sent)
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        shown: Shown,
+    },
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
@@ -55,7 +101,77 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
             shown.show(&payment, story);
             Ok(())
         }
+        Command::Approve {
+            foreign_id,
+            hash,
+            shown,
+        } => approve(settings, &foreign_id, hash, &shown),
+        Command::Reject {
+            foreign_id,
+            reason,
+            shown,
+        } => {
+            let body = json!({"payment": foreign_id, "reason": reason});
+            post(settings, "reject", &body, &shown)
+        }
+        Command::Resolve {
+            foreign_id,
+            not_sent: true,
+            yes: false,
+            ..
+        } => Err(Failure::failed(format!(
+            "`{foreign_id}` would be sent now. If the gateway has it already and does not refuse its key, it is paid twice. Look in the gateway's dashboard for `{foreign_id}`; if it certainly is not there, say --yes"
+        ))),
+        Command::Resolve {
+            foreign_id,
+            sent,
+            reason,
+            shown,
+            ..
+        } => {
+            let body = json!({"payment": foreign_id, "sent": sent, "reason": reason});
+            post(settings, "resolve", &body, &shown)
+        }
     }
+}
+
+/// Shows what is there and approves of exactly that.
+fn approve(settings: &Settings, foreign_id: &str, hash: Option<String>, shown: &Shown) -> Outcome {
+    let daemon = Daemon::of(settings)?;
+    let payment = daemon.get(&below("payments", foreign_id))?;
+    let hash = hash.unwrap_or_else(|| field(&payment, "fingerprint"));
+    if !shown.json {
+        print(&approved(&payment, &hash));
+    }
+    let body = json!({"payment": foreign_id, "hash": hash});
+    let answer = daemon.post("approve", &body)?;
+    shown.show(&answer, |answer| field(answer, "note"));
+    Ok(())
+}
+
+fn approved(payment: &Value, hash: &str) -> String {
+    let content = payment.get("content").unwrap_or(&Value::Null);
+    facts(&[
+        ("payment", field(payment, "foreign_id")),
+        ("amount", amount(payment)),
+        ("address", field(content, "address")),
+        ("tag", field(content, "tag")),
+        ("for", field(content, "end_user_reference")),
+        ("asked for by", handler(payment)),
+        ("because of", field(payment, "decided_by")),
+        ("hash", hash.to_owned()),
+    ])
+}
+
+/// Has something decided, and says what came of it.
+fn post(settings: &Settings, path: &str, body: &Value, shown: &Shown) -> Outcome {
+    let answer = Daemon::of(settings)?.post(path, body)?;
+    shown.show(&answer, |answer| field(answer, "note"));
+    Ok(())
+}
+
+fn handler(payment: &Value) -> String {
+    format!("{}/{}", field(payment, "script"), field(payment, "handler"))
 }
 
 fn rows_table(rows: &[Value]) -> String {
@@ -81,6 +197,25 @@ fn rows_table(rows: &[Value]) -> String {
         "ERROR",
     ];
     table(&headings, &cells)
+}
+
+/// `1 of 2: ana`
+fn approvals(payment: &Value) -> String {
+    let people: Vec<String> = list(payment, "approvals")
+        .iter()
+        .map(|approval| field(approval, "by"))
+        .collect();
+    let people = people.join(", ");
+    let quorum = field(payment, "quorum");
+    if quorum.is_empty() {
+        return people;
+    }
+    let count = format!("{} of {quorum}", field(payment, "approved_by"));
+    if people.is_empty() {
+        count
+    } else {
+        format!("{count}: {people}")
+    }
 }
 
 /// `intended (paused)`
@@ -109,15 +244,21 @@ fn story(payment: &Value) -> String {
         field(payment, "foreign_id"),
         status(payment)
     );
-    let handler = format!("{}/{}", field(payment, "script"), field(payment, "handler"));
+    let content = payment.get("content").unwrap_or(&Value::Null);
     let about = facts(&[
         ("kind", field(payment, "kind")),
         ("amount", amount(payment)),
         ("gateway id", field(payment, "id")),
         ("url", field(payment, "url")),
-        ("asked for by", handler),
+        ("address", field(content, "address")),
+        ("asked for by", handler(payment)),
         ("at", field(payment, "place")),
         ("in run", field(payment, "run")),
+        ("decided by", field(payment, "decided_by")),
+        ("approvals", approvals(payment)),
+        ("until", time(payment, "approve_until")),
+        ("in batch", field(payment, "plan")),
+        ("hash", field(payment, "fingerprint")),
         ("times sent", field(payment, "attempts")),
         ("error", field(payment, "error")),
     ]);
@@ -147,8 +288,6 @@ fn event(event: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
-//! `bursar scripts list`
+//! `bursar scripts list | edited`
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::admin_client::Daemon;
 use super::exit_code::Outcome;
@@ -15,10 +15,24 @@ pub(super) enum Command {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Note that you edited a script last, in the version in use
+    ///
+    /// You are whoever the token belongs to: say --as NAME for another one than `admin`. A policy
+    /// may forbid the last editor of a script to approve its payments; as long as nobody has noted
+    /// who that is, nobody can approve them.
+    Edited {
+        /// The script, without `.rhai`
+        name: String,
+        #[command(flatten)]
+        shown: Shown,
+    },
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
-    let Command::List { shown } = command;
+    let shown = match command {
+        Command::List { shown } => shown,
+        Command::Edited { name, shown } => return edited(settings, &name, &shown),
+    };
     let scripts = Daemon::of(settings)?.get("scripts")?;
     if shown.json {
         print_json(&scripts);
@@ -32,6 +46,19 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
             complain(&field(mistake, "text"));
         }
     }
+    Ok(())
+}
+
+fn edited(settings: &Settings, name: &str, shown: &Shown) -> Outcome {
+    let answer = Daemon::of(settings)?.post("edited", &json!({"script": name}))?;
+    shown.show(&answer, |answer| {
+        format!(
+            "{} is noted as the last editor of `{}`, version {}",
+            field(answer, "by"),
+            field(answer, "script"),
+            field(answer, "version")
+        )
+    });
     Ok(())
 }
 
@@ -57,8 +84,6 @@ fn rows_table(scripts: &[Value]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

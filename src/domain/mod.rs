@@ -5,6 +5,7 @@
 //! that protect money testable on their own, and what makes recovery take the same decisions as
 //! live work.
 
+pub mod approval;
 pub mod callback;
 pub mod clock;
 pub mod diagnostic;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::dispatcher::{After, Dispatcher};
+use super::editors::Editors;
 use super::executor;
 use super::firings::{Firings, add_run};
 use super::generations::{Generations, SetError};
@@ -16,12 +17,14 @@ use super::intake::{self, Answer};
 use super::key_locks::KeyLocks;
 use super::pace::Pace;
 use super::pause::Pauses;
-use super::payments::{Payments, PaymentsParts, Quiet, Watched};
+use super::payments::{Payments, PaymentsParts, People, Quiet, Watched};
 use super::reachability::Reachability;
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
 use super::waits::{self, Waits};
-use super::{Context, Parts, StartError, balances, delayed, heartbeat, reachability, sweep};
+use super::{
+    Context, Parts, StartError, approvals, balances, delayed, heartbeat, reachability, sweep,
+};
 use crate::domain::clock::Timestamp;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::{Firing, HandlerId, RunId, SetHash};
@@ -86,7 +89,6 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
-        let pauses = Arc::new(Pauses::new(&parts.store, parts.telemetry.clone())?);
         let generations = Generations::new(
             parts.store.clone(),
             parts.limits.clone(),
@@ -102,6 +104,13 @@ impl Handle {
         )?;
         let firings = Arc::new(firings);
         let dispatcher = Arc::new(Dispatcher::new(&parts.limits, parts.telemetry.clone()));
+        let pauses = Arc::new(Pauses::new(&parts.store, parts.telemetry.clone())?);
+        let people = People {
+            pauses: Arc::clone(&pauses),
+            firings: Arc::clone(&firings),
+            dispatcher: Arc::clone(&dispatcher),
+            editors: Editors::new(parts.store.clone(), Arc::clone(&generations)),
+        };
         let payments = Payments::new(PaymentsParts {
             store: parts.store.clone(),
             gateway: parts.gateway.clone(),
@@ -109,7 +118,7 @@ impl Handle {
             telemetry: parts.telemetry.clone(),
             watch,
             waits: Arc::clone(&waits),
-            pauses: Arc::clone(&pauses),
+            people,
             firings: Arc::clone(&firings),
             dispatcher: Arc::clone(&dispatcher),
             patience: parts.patience,
@@ -307,6 +316,9 @@ impl Handle {
         }
         if let Err(error) = delayed::release(context).await {
             context.telemetry.events_not_released(&error.to_string());
+        }
+        if let Err(error) = approvals::expire(context).await {
+            context.telemetry.approvals_not_expired(&error);
         }
         heartbeat::beat(context).await;
         reachability::look(context).await;

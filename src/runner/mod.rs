@@ -14,11 +14,13 @@
 //! its [`Handle`].
 
 mod alerts;
+mod approvals;
 mod balances;
 mod batch;
 mod buffer;
 mod delayed;
 mod dispatcher;
+mod editors;
 mod events;
 mod executor;
 mod failures;
@@ -70,6 +72,7 @@ use crate::store::{ReadError, Store};
 use crate::telemetry::Telemetry;
 use crate::triggers::intake::Verifier;
 
+pub use approvals::NotDecided;
 pub use filter::Filter;
 pub use handle::{Handle, NotFired, Reload};
 pub use intake::Answer;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
+use super::approvals;
 use super::events;
 use super::filter::{Filter, newest};
 use super::handle::Handle;
@@ -86,6 +87,7 @@ impl Handle {
             object.insert("place".into(), json!(place));
             object.insert("fingerprint".into(), json!(payment.fingerprint));
             object.insert("story".into(), story(&payment));
+            approvals::describe(&payment, object);
         }
         Ok(row)
     }

@@ -26,6 +26,11 @@ pub const PAYMENTS_BY_TIME: Table<(Timestamp, ForeignId), Mark> = Table::new("pa
 /// Index: payments by the gateway's (family, id); see `Callback::family`.
 pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payment_id/", 1);
 
+/// What waits for people's approval, by the deadline and what it is: `payment:` or `batch:` and its
+/// key.
+pub const AWAITED: Table<(Timestamp, String), Awaited> = Table::new("awaited/", 1);
+/// Who edited a script last, by its name and the hash of what decides what it does.
+pub const EDITORS: Table<(String, String), Editor> = Table::new("editor/", 1);
 /// The pauses of money in force, by the script's name, empty for all money.
 pub const PAUSES: Table<String, Pause> = Table::new("pause/", 1);
 
@@ -113,6 +118,23 @@ impl Key for News {
             _ => None,
         }
     }
+}
+
+/// What waits for people's approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Awaited {
+    /// A payment.
+    Payment(ForeignId),
+}
+
+/// Somebody who edited a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Editor {
+    /// Who.
+    pub by: String,
+    /// When it was noted.
+    pub at: Timestamp,
 }
 
 /// The value of a row in an index whose key says everything.

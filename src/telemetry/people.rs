@@ -1,6 +1,7 @@
 //! Events of people deciding about money.
 
 use super::Telemetry;
+use crate::domain::payment::Payment;
 
 impl Telemetry {
     /// So many pauses are in force now.
@@ -12,6 +13,26 @@ impl Telemetry {
     /// A person stopped money, and that is on disk.
     pub fn money_paused(&self, script: Option<&str>, by: &str, reason: Option<&str>) {
         tracing::warn!(script, by, reason, "money is paused");
+    }
+
+    /// A person approved of a payment, and that is on disk.
+    pub fn payment_approved(&self, payment: &Payment, by: &str) {
+        tracing::info!(foreign_id = %payment.foreign_id, state = %payment.state, by, "payment approved");
+    }
+
+    /// A person said what became of a payment, and that is on disk.
+    pub fn payment_resolved(&self, payment: &Payment, by: &str, sent: bool) {
+        tracing::warn!(foreign_id = %payment.foreign_id, state = %payment.state, by, sent, "payment resolved by a person");
+    }
+
+    /// What was not approved in time could not be refused; it is tried again.
+    pub fn approvals_not_expired(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "what nobody has approved in time could not be refused, trying again");
+    }
+
+    /// A person noted that they edited a script, and that is on disk.
+    pub fn editor_noted(&self, script: &str, by: &str) {
+        tracing::info!(script, by, "last editor of a script noted");
     }
 
     /// A person let money go on, and that is on disk.

@@ -7,6 +7,8 @@
 )]
 
 #[cfg(test)]
+mod approvals;
+#[cfg(test)]
 mod callbacks;
 mod damage;
 mod dev;

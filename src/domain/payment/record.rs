@@ -5,6 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::state::{Event, IllegalTransition, State, next};
+use crate::domain::approval::Approval;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId};
 use crate::domain::operation::Operation;
@@ -132,6 +133,12 @@ pub struct Payment {
     /// What policy said about it; `None` for payments from before there was one.
     #[serde(default)]
     pub decision: Option<Decision>,
+    /// Who approved of it; what is approved is the content with this fingerprint.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+    /// The batch plan it was approved with.
+    #[serde(default)]
+    pub plan: Option<String>,
     /// Where it stands.
     pub state: State,
     /// The gateway's id, as text.
@@ -175,6 +182,8 @@ impl Payment {
             content,
             origin,
             decision: None,
+            approvals: Vec::new(),
+            plan: None,
             state: State::Planned,
             gateway_id: None,
             answer: None,

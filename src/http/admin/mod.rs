@@ -10,6 +10,7 @@
 
 mod access;
 mod api;
+mod approvals;
 mod failure;
 mod filters;
 mod money;
@@ -48,7 +49,8 @@ struct Admin {
 pub fn admin(handle: Handle, config: &config::Admin, telemetry: &Telemetry) -> Router {
     let access = Access::new(config, telemetry);
     let may_look = from_fn_with_state(Needs(Role::View, "looking"), access::require_role);
-    let api = looking().route_layer(may_look.clone()).merge(steering());
+    let api = looking().route_layer(may_look.clone());
+    let api = api.merge(steering()).merge(deciding());
     Router::new()
         .nest("/api/v1", api)
         .route("/metrics", get(metrics).route_layer(may_look))
@@ -91,8 +93,23 @@ fn steering() -> Router<Admin> {
         ("/backup", "making backups", post(api::backup)),
         ("/pause", "pausing money", post(money::pause)),
         ("/resume", "resuming money", post(money::resume)),
+        (
+            "/edited",
+            "noting who edited a script",
+            post(approvals::edited),
+        ),
     ];
     guarded(Role::Operate, routes)
+}
+
+/// What decides about money. Each needs the role `approve`.
+fn deciding() -> Router<Admin> {
+    let routes = [
+        ("/approve", "approving", post(approvals::approve)),
+        ("/reject", "rejecting", post(approvals::reject)),
+        ("/resolve", "resolving", post(approvals::resolve)),
+    ];
+    guarded(Role::Approve, routes)
 }
 
 /// Routes that need a role, each with what it does, for the refusal.

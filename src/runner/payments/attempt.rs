@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::record::{family, plain};
 use super::{PayError, Payments};
 use crate::crash_point::CrashPoint;
+use crate::domain::approval::is_approved;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, State};
@@ -33,7 +34,7 @@ impl Payments {
     pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
         let id = &payment.foreign_id;
         let prepared = intact(payment)?;
-        if self.0.pauses.stops(payment) {
+        if self.0.people.pauses.stops(payment) {
             return Ok((Attempt::Paused, payment.clone()));
         }
         // The mark says that the first byte may leave any moment, so nothing may be waited for
@@ -42,7 +43,7 @@ impl Payments {
             Ok(admission) => admission,
             Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment.clone())),
         };
-        let Some(leave) = self.0.pauses.may_mark(payment).await else {
+        let Some(leave) = self.0.people.pauses.may_mark(payment).await else {
             return Ok((Attempt::Paused, payment.clone()));
         };
         let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
@@ -159,7 +160,7 @@ impl Payments {
 /// The bytes to send, after making sure that they are still what was decided.
 fn intact(payment: &Payment) -> Result<Prepared, PayError> {
     let damaged = || PayError::Damaged(payment.foreign_id.clone());
-    if payment.content.fingerprint() != payment.fingerprint {
+    if payment.content.fingerprint() != payment.fingerprint || !is_approved(payment) {
         return Err(damaged());
     }
     let prepared = Prepared::from_stored(

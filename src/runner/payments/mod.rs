@@ -24,7 +24,6 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 use super::dispatcher::Dispatcher;
 use super::firings::Firings;
 use super::key_locks::KeyLocks;
-use super::pause::Pauses;
 use super::policy::{Guard, proposal};
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
@@ -43,6 +42,7 @@ use crate::telemetry::Telemetry;
 use attempt::{Attempt, lost_note};
 use record::store_stop;
 
+pub(super) use approval::People;
 pub(super) use look_up::{foreign_note, silent};
 pub(super) use record::{can_be_looked_up, family, put, take_over};
 pub(super) use request::{content, name_payment};
@@ -143,7 +143,7 @@ struct Inner {
     dispatcher: Arc<Dispatcher>,
     /// What the operator has decided about payments of unknown fate.
     patience: Patience,
-    pauses: Arc<Pauses>,
+    people: People,
     policy: Guard,
 }
 
@@ -157,7 +157,8 @@ pub(super) struct PaymentsParts {
     pub(super) watch: mpsc::UnboundedSender<Watched>,
     /// Final ones are news to those who wait for them.
     pub(super) waits: Arc<Waits>,
-    pub(super) pauses: Arc<Pauses>,
+    /// Those who decide about payments.
+    pub(super) people: People,
     pub(super) firings: Arc<Firings>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) patience: Patience,
@@ -184,7 +185,7 @@ impl Payments {
             firings: parts.firings,
             dispatcher: parts.dispatcher,
             patience: parts.patience,
-            pauses: parts.pauses,
+            people: parts.people,
             policy: Guard,
         }))
     }
@@ -236,6 +237,7 @@ impl Payments {
             let event = match &decision.verdict {
                 Verdict::Allow => Event::Allowed,
                 Verdict::Refuse => Event::Refused,
+                Verdict::Approve(terms) if self.is_approved_with(&planned, terms) => Event::Allowed,
                 Verdict::Approve(_) => Event::ApprovalNeeded,
             };
             planned.error = (event == Event::Refused).then(|| decision.because());
@@ -257,6 +259,7 @@ impl Payments {
         }
         let happening = self.0.waits.happening().await;
         put(&mut changes, &planned, &happening);
+        let alerted = self.await_people(&planned, &happening, &mut changes);
         // The lock makes a refusal impossible within one process, and there is only one.
         self.0
             .store
@@ -264,6 +267,7 @@ impl Payments {
             .await
             .map_err(|error| store_stop(&error))?;
         drop(happening);
+        self.0.people.dispatcher.enqueue(alerted);
         self.0.telemetry.payment_moved(&planned);
         CrashPoint::IntentRecorded.pass();
         Ok(planned)
@@ -315,7 +319,7 @@ impl Payments {
     }
 
     async fn resume_locked(&self, payment: Payment) -> Result<Payment, PayError> {
-        let stopped = payment.state == State::Intended && self.0.pauses.stops(&payment);
+        let stopped = payment.state == State::Intended && self.0.people.pauses.stops(&payment);
         if payment.state == State::AwaitingApproval || stopped {
             return Ok(payment);
         }
