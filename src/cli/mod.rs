@@ -7,6 +7,7 @@
 
 mod admin_client;
 mod backup;
+mod batches;
 mod call;
 mod callbacks;
 mod check;
@@ -73,6 +74,9 @@ enum Command {
     /// Payments and what became of them
     #[command(subcommand)]
     Payments(payments::Command),
+    /// Batches that people approve as a whole
+    #[command(subcommand)]
+    Batches(batches::Command),
     /// Callbacks and custom events
     #[command(subcommand)]
     Callbacks(callbacks::Command),
@@ -152,6 +156,7 @@ fn dispatch(Arguments { settings, command }: Arguments) -> Outcome {
         Command::Send(options) => send::run(&settings, options),
         Command::Runs(command) => runs::run(&settings, command),
         Command::Payments(command) => payments::run(&settings, command),
+        Command::Batches(command) => batches::run(&settings, command),
         Command::Callbacks(command) => callbacks::run(&settings, command),
         Command::Schedules(command) => schedules::run(&settings, command),
         Command::Scripts(command) => scripts::run(&settings, command),

@@ -18,6 +18,7 @@ pub mod operation;
 pub mod pause;
 pub mod payment;
 pub mod person;
+pub mod plan;
 pub mod policy;
 pub mod retry;
 pub mod run;

@@ -44,6 +44,11 @@ pub enum WaitFor {
         /// None has that was accepted at or before this place in the order of acceptance.
         searched: u64,
     },
+    /// A batch is decided by people.
+    Plan {
+        /// Its key.
+        plan: String,
+    },
 }
 
 /// Payments that are waited for.

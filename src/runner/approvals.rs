@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::handle::Handle;
+use super::plans;
 use crate::domain::approval::{deadline, standing, terms};
 use crate::domain::clock::shown;
 use crate::domain::id::ForeignId;
@@ -199,21 +200,24 @@ fn payment_key(id: &str) -> Result<ForeignId, NotDecided> {
     })
 }
 
-/// Refuses what nobody has approved in time.
+/// Refuses what nobody has approved in time. What cannot be refused keeps nothing else waiting.
 pub(super) async fn expire(context: &Context) -> Result<(), NotDecided> {
     let now = context.clock.now();
     let due = context
         .store
         .scan(&AWAITED, &Range::all(), AT_ONCE, Order::Ascending)?;
+    let mut outcome = Ok(());
     for ((at, _), awaited) in due {
         if at > now {
-            return Ok(());
+            break;
         }
-        match awaited {
-            Awaited::Payment(id) => context.payments.expire(&id, at).await?,
-        }
+        let expired = match awaited {
+            Awaited::Payment(id) => context.payments.expire(&id, at).await,
+            Awaited::Plan(id) => plans::expire(context, &id, at).await,
+        };
+        outcome = outcome.and(expired);
     }
-    Ok(())
+    outcome
 }
 
 /// Adds to what is shown of a payment what there is to know of its approval.

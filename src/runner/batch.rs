@@ -20,15 +20,12 @@ use crate::domain::payment::{Origin, Payment};
 use crate::gateway::prepare;
 use crate::scripting::effects::{Code, Failure, Interrupt, Stop};
 
-/// Pays every row; `keys` are the rows' derived keys. Answers the payments in the rows' order.
+/// Pays every row that [`check_all`] has found right. Answers the payments in the rows' order.
 pub(super) fn pay_all(
     world: &World,
-    rows: Vec<Value>,
-    keys: Vec<ForeignId>,
+    requests: Vec<PaymentRequest>,
     concurrency: Option<usize>,
-    origin: &Origin,
 ) -> Result<Value, Stop> {
-    let requests = check_all(world, rows, keys, origin)?;
     // The client keeps `max_in_flight` by itself. Twice as many rows are worked on, so that intents
     // and outcomes of some are written while the requests of others are under way.
     let at_once = concurrency
@@ -92,8 +89,9 @@ pub(super) fn pay_all(
     Ok(paid.iter().flatten().map(Payment::view).collect())
 }
 
-/// Checks every row by itself, against the others, and against the payments there are.
-fn check_all(
+/// Checks every row by itself, against the others, and against the payments there are. `keys` are
+/// the rows' derived keys.
+pub(super) fn check_all(
     world: &World,
     rows: Vec<Value>,
     keys: Vec<ForeignId>,
@@ -134,6 +132,8 @@ fn check_all(
             content: content(Operation::Withdraw, &prepared),
             origin: origin.clone(),
             batch,
+            plan: None,
+            approvals: Vec::new(),
         };
         let known = world
             .context
@@ -161,7 +161,7 @@ fn check_all(
 }
 
 /// All rows' mistakes in one error. Rows count from 0, as in the script's list.
-fn refused(code: Code, errors: &[Value]) -> Failure {
+pub(super) fn refused(code: Code, errors: &[Value]) -> Failure {
     let text: Vec<String> = errors
         .iter()
         .map(|error| {

@@ -23,7 +23,7 @@ use crate::domain::run::{Input, JournalEntry, Run, RunEvent, RunState};
 use crate::domain::wait::WaitFor;
 use crate::scripting::effects::Interrupt;
 use crate::scripting::{Ended, ScriptError};
-use crate::store::schema::{EVENTS, OPEN_RUNS, PAYMENTS, RUNS, STEPS};
+use crate::store::schema::{EVENTS, OPEN_RUNS, PAYMENTS, PLANS, RUNS, STEPS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
 /// The most steps read back at once.
@@ -359,11 +359,18 @@ fn suspend(
     let Ok(state) = running.and_then(|running| running.next(RunEvent::Suspended)) else {
         return After::Closed;
     };
-    let Suspension { wait, watched } = suspension;
+    let Suspension {
+        wait,
+        watched,
+        plan,
+    } = suspension;
     let expected = context.waits.expect(&wait.on);
     let mut changes = Changes::new();
     if let (WaitFor::Payments { watched: id, .. }, Some(payment)) = (&wait.on, &watched) {
         changes.require_unchanged(&PAYMENTS, id, payment);
+    }
+    if let (WaitFor::Plan { plan: id }, Some(plan)) = (&wait.on, &plan) {
+        changes.require_unchanged(&PLANS, id, plan);
     }
     let happening = context.waits.happening_here();
     let started = world.write(&happening, &mut changes);

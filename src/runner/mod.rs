@@ -38,6 +38,7 @@ mod pace;
 mod pause;
 mod payments;
 mod people;
+mod plans;
 mod policy;
 mod reachability;
 mod reconciled;

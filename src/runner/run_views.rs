@@ -255,6 +255,7 @@ fn wait_row(wait: &Wait) -> Value {
             };
             json!({"for": "payments", "first_open": watched, "payments": all})
         }
+        WaitFor::Plan { plan } => json!({"for": "approval", "batch": plan}),
         WaitFor::Event { trigger: event, .. } => {
             json!({"for": "event", "event": event.pattern, "where": event.filter})
         }

@@ -44,11 +44,17 @@ impl World {
             Request::PayAll {
                 payments,
                 concurrency,
+                approve,
             } => {
                 let keys = (0..payments.len())
                     .map(|row| idempotency::derive(self.position(progress, step, row)))
                     .collect();
-                batch::pay_all(self, payments, keys, concurrency, &self.origin(step, site))
+                let origin = self.origin(step, site);
+                let mut requests = batch::check_all(self, payments, keys, &origin)?;
+                if approve && !requests.is_empty() {
+                    requests = self.approved(progress, step, requests)?;
+                }
+                batch::pay_all(self, requests, concurrency)
             }
             Request::Payment { foreign_id } => self.find_payment(&foreign_id),
             Request::State { space, access } => self.access_state(progress, space, access),
@@ -168,7 +174,11 @@ impl World {
         }
     }
 
-    fn ask_gateway(&self, operation: Operation, arguments: &Value) -> Result<Value, Stop> {
+    pub(super) fn ask_gateway(
+        &self,
+        operation: Operation,
+        arguments: &Value,
+    ) -> Result<Value, Stop> {
         let prepared = prepare(operation, arguments).map_err(|errors| invalid(&errors))?;
         match self.wait(self.context.gateway.send(&prepared))? {
             Disposition::Accepted(data) => Ok(data),
@@ -223,6 +233,8 @@ impl World {
             content: content(operation, &prepared),
             origin: self.origin(step, site),
             batch: 1,
+            plan: None,
+            approvals: Vec::new(),
         };
         // A task of its own: the script's deadline ends the waiting, never the payment.
         let payments = self.context.payments.clone();

@@ -13,6 +13,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::handler::EventTrigger;
 use crate::domain::id::ForeignId;
 use crate::domain::payment::Payment;
+use crate::domain::plan::Plan;
 use crate::domain::wait::{Payments, Settled, Wait, WaitFor};
 use crate::scripting::effects::{Awaited, Code, Failure, Interrupt, Stop};
 use crate::store::schema::{EVENTS, EVENTS_BY_ORDER, PAYMENTS};
@@ -30,6 +31,8 @@ pub(super) struct Suspension {
     pub(super) wait: Wait,
     /// The payment that is watched, as it was when the run looked.
     pub(super) watched: Option<Box<Versioned<Payment>>>,
+    /// The batch whose decision is awaited, as it was when the run looked.
+    pub(super) plan: Option<Box<Versioned<Plan>>>,
 }
 
 /// What a look found.
@@ -68,7 +71,11 @@ impl World {
             }
             Look::Nothing { on, watched, .. } => {
                 let wait = Wait { step, on, deadline };
-                progress.suspension = Some(Suspension { wait, watched });
+                progress.suspension = Some(Suspension {
+                    wait,
+                    watched,
+                    plan: None,
+                });
                 Err(Stop::Interrupt(Interrupt::Suspended))
             }
         }
@@ -143,7 +150,9 @@ impl World {
         };
         let all = match begun.map(|wait| &wait.on) {
             Some(WaitFor::Payments { all, .. }) => all.clone(),
-            Some(WaitFor::Time | WaitFor::Event { .. }) | None => self.keep_keys(ids)?,
+            Some(WaitFor::Time | WaitFor::Event { .. } | WaitFor::Plan { .. }) | None => {
+                self.keep_keys(ids)?
+            }
         };
         Ok(Look::Nothing {
             on: WaitFor::Payments {
@@ -170,7 +179,9 @@ impl World {
     ) -> Result<Look, Stop> {
         let from = match begun.map(|wait| &wait.on) {
             Some(WaitFor::Event { searched, .. }) => *searched,
-            Some(WaitFor::Time | WaitFor::Payments { .. }) | None => self.run.id.order(),
+            Some(WaitFor::Time | WaitFor::Payments { .. } | WaitFor::Plan { .. }) | None => {
+                self.run.id.order()
+            }
         };
         let context = &self.context;
         let complete = context
@@ -264,7 +275,7 @@ impl World {
     /// Whether an event that ends the wait was committed while the wait was.
     pub(super) fn has_happened(&self, wait: &Wait) -> Result<bool, ReadError> {
         match &wait.on {
-            WaitFor::Time | WaitFor::Payments { .. } => Ok(false),
+            WaitFor::Time | WaitFor::Payments { .. } | WaitFor::Plan { .. } => Ok(false),
             WaitFor::Event { trigger, searched } => {
                 let found = self.find_event(&self.progress(), *searched, trigger)?;
                 Ok(found.is_some())

@@ -65,6 +65,10 @@ pub enum Request {
         payments: Vec<Value>,
         /// The most requests in flight; `None` means `gateway.max_in_flight`.
         concurrency: Option<usize>,
+        /// Whether people must approve of all of them first. The execution may end here with
+        /// [`Interrupt::Suspended`] until they have decided.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        approve: bool,
     },
     /// The payment with that key, of any run. Answers a payment or null.
     Payment {

@@ -85,6 +85,16 @@ impl Options {
             .transpose()
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>, Refused> {
+        self.value(key)
+            .map(|value| {
+                let flag = value.as_bool();
+                flag.map_err(|_| self.wrong(key, "true or false", &value))
+            })
+            .transpose()
+    }
+
     /// A map.
     pub(super) fn map(&mut self, key: &str) -> Result<Option<Map>, Refused> {
         self.value(key)

@@ -724,6 +724,7 @@ on("deposit.confirmed", |event| {
         let Some(Request::PayAll {
             payments,
             concurrency: None,
+            approve: false,
         }) = asked.get(1)
         else {
             panic!("{asked:?}");

@@ -14,6 +14,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::pause::Pause;
 use crate::domain::payment::Payment;
+use crate::domain::plan::Plan;
 use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
 
@@ -26,6 +27,13 @@ pub const PAYMENTS_BY_TIME: Table<(Timestamp, ForeignId), Mark> = Table::new("pa
 /// Index: payments by the gateway's (family, id); see `Callback::family`.
 pub const PAYMENTS_BY_ID: Table<(String, String), ForeignId> = Table::new("payment_id/", 1);
 
+/// Index: payments by the address they go to and the time of their decision.
+pub const PAYMENTS_BY_ADDRESS: Table<(String, Timestamp, ForeignId), Mark> =
+    Table::new("payment_address/", 1);
+/// Batches that people approve as a whole. Never removed.
+pub const PLANS: Table<String, Plan> = Table::new("plan/", 1);
+/// Index: batches by the time they were made.
+pub const PLANS_BY_TIME: Table<(Timestamp, String), Mark> = Table::new("plan_time/", 1);
 /// What waits for people's approval, by the deadline and what it is: `payment:` or `batch:` and its
 /// key.
 pub const AWAITED: Table<(Timestamp, String), Awaited> = Table::new("awaited/", 1);
@@ -64,6 +72,8 @@ pub const WAITS_BY_EVENT: Table<(String, String, String, RunId), Mark> =
     Table::new("wait_event/", 1);
 /// Index: waiting runs by their deadline.
 pub const WAITS_BY_TIME: Table<(Timestamp, RunId), Mark> = Table::new("wait_time/", 1);
+/// Index: waiting runs by the batch whose decision they wait for.
+pub const WAITS_BY_PLAN: Table<(String, RunId), Mark> = Table::new("wait_plan/", 1);
 /// What has happened and may end waits, until that is looked into.
 pub const NEWS: Table<News, Mark> = Table::new("news/", 1);
 
@@ -101,6 +111,8 @@ pub enum News {
     Payment(ForeignId),
     /// An event was accepted, by its key.
     Event(String),
+    /// A batch was decided, by its key.
+    Plan(String),
 }
 
 impl Key for News {
@@ -108,6 +120,7 @@ impl Key for News {
         match self {
             Self::Payment(id) => (0_u64, id.as_str().to_owned()).encode(bytes),
             Self::Event(key) => (1_u64, key.clone()).encode(bytes),
+            Self::Plan(key) => (2_u64, key.clone()).encode(bytes),
         }
     }
 
@@ -115,6 +128,7 @@ impl Key for News {
         match <(u64, String)>::decode(bytes)? {
             (0, id) => Some(Self::Payment(id.parse().ok()?)),
             (1, key) => Some(Self::Event(key)),
+            (2, key) => Some(Self::Plan(key)),
             _ => None,
         }
     }
@@ -126,6 +140,8 @@ impl Key for News {
 pub enum Awaited {
     /// A payment.
     Payment(ForeignId),
+    /// A batch.
+    Plan(String),
 }
 
 /// Somebody who edited a script.

@@ -2,6 +2,7 @@
 
 use super::Telemetry;
 use crate::domain::payment::Payment;
+use crate::domain::plan::Plan;
 
 impl Telemetry {
     /// So many pauses are in force now.
@@ -18,6 +19,27 @@ impl Telemetry {
     /// A person approved of a payment, and that is on disk.
     pub fn payment_approved(&self, payment: &Payment, by: &str) {
         tracing::info!(foreign_id = %payment.foreign_id, state = %payment.state, by, "payment approved");
+    }
+
+    /// A batch waits for approval, and that is on disk.
+    pub fn plan_made(&self, plan: &Plan) {
+        tracing::warn!(
+            batch = plan.id,
+            rows = plan.rows,
+            "a batch waits for approval"
+        );
+    }
+
+    /// A batch was decided about, and that is on disk; `by` is who did last.
+    pub fn plan_decided(&self, plan: &Plan, by: &str) {
+        let state = plan.state.as_str();
+        tracing::warn!(
+            batch = plan.id,
+            state,
+            by,
+            reason = plan.reason,
+            "batch decided about"
+        );
     }
 
     /// A person said what became of a payment, and that is on disk.

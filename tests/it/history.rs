@@ -11,7 +11,7 @@ use bursar::domain::run::RunState;
 use bursar::domain::wait::{Payments, Shape, Wait, WaitFor, wanted};
 use bursar::simulator::{Operation, Options};
 use bursar::store::schema::{
-    Mark, RUNS, SETS, SLOTS, STEPS, WAITS_BY_EVENT, WAITS_BY_PAYMENT, WAITS_BY_TIME,
+    Mark, RUNS, SETS, SLOTS, STEPS, WAITS_BY_EVENT, WAITS_BY_PAYMENT, WAITS_BY_PLAN, WAITS_BY_TIME,
 };
 use bursar::store::{Changes, Order, Range, Store, Table};
 use bursar::telemetry::Telemetry;
@@ -470,6 +470,9 @@ async fn make_wait(store: &Store, id: &str, on: WaitFor) {
     let mut run = store.get(&RUNS, &id).unwrap().unwrap();
     let mut changes = Changes::new();
     match &on {
+        WaitFor::Plan { plan } => {
+            changes.put(&WAITS_BY_PLAN, &(plan.clone(), id), &Mark);
+        }
         WaitFor::Time => {}
         WaitFor::Payments { watched, .. } => {
             changes.put(&WAITS_BY_PAYMENT, &(watched.clone(), id), &Mark);

@@ -26,6 +26,8 @@ mod pairs;
 mod pause;
 mod payments;
 mod payouts;
+#[cfg(test)]
+mod plans;
 mod refunds;
 mod reload;
 mod schedules;

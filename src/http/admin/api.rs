@@ -62,6 +62,16 @@ pub(super) async fn payment(State(admin): State<Admin>, id: Named) -> Shown {
     view(admin, move |handle| handle.payment(&id)).await
 }
 
+pub(super) async fn batches(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
+    let filter = filters::read(List::Batches, query.as_deref(), admin.handle.now())?;
+    view(admin, move |handle| handle.batches(&filter)).await
+}
+
+pub(super) async fn batch(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.batch(&id)).await
+}
+
 pub(super) async fn callbacks(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
     let filter = filters::read(List::Callbacks, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| handle.callbacks(&filter)).await

@@ -17,20 +17,52 @@ use crate::runner::NotDecided;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Approve {
-    payment: String,
+    payment: Option<String>,
+    batch: Option<String>,
     hash: String,
 }
 
-/// Approves of a payment. On disk when this answers `{"status", "changed", "note"}`.
+/// A payment or a batch, by its key.
+#[derive(Debug)]
+enum What {
+    Payment(String),
+    Batch(String),
+}
+
+impl What {
+    fn of(payment: Option<String>, batch: Option<String>) -> Result<Self, Failure> {
+        match (payment, batch) {
+            (Some(id), None) => Ok(Self::Payment(id)),
+            (None, Some(id)) => Ok(Self::Batch(id)),
+            (Some(_), Some(_)) | (None, None) => Err(Failure::bad_request(
+                "the body must name either a `payment` or a `batch`",
+            )),
+        }
+    }
+}
+
+/// Approves of a payment or a batch. On disk when this answers `{"status", "changed", "note"}`.
 pub(super) async fn approve(
     State(admin): State<Admin>,
     Extension(person): Extension<Person>,
     request: Request,
 ) -> Shown {
-    let Approve { payment, hash } = read_json(request, r#"{"payment", "hash"}"#).await?;
+    let shape = r#"{"payment" or "batch", "hash"}"#;
+    let Approve {
+        payment,
+        batch,
+        hash,
+    } = read_json(request, shape).await?;
+    let what = What::of(payment, batch)?;
     let handle = admin.handle.clone();
     // A task of its own: what has begun must come to its end, also when the caller goes away.
-    let task = async move { handle.approve_payment(&payment, &person.name, &hash).await };
+    let by = person.name;
+    let task = async move {
+        match what {
+            What::Payment(id) => handle.approve_payment(&id, &by, &hash).await,
+            What::Batch(id) => handle.approve_batch(&id, &by, &hash).await,
+        }
+    };
     decided(&admin, tokio::spawn(task)).await
 }
 
@@ -38,21 +70,31 @@ pub(super) async fn approve(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Reject {
-    payment: String,
+    payment: Option<String>,
+    batch: Option<String>,
     reason: Option<String>,
 }
 
-/// Rejects a payment. On disk when this answers, as [`approve`].
+/// Rejects a payment or a batch. On disk when this answers, as [`approve`].
 pub(super) async fn reject(
     State(admin): State<Admin>,
     Extension(person): Extension<Person>,
     request: Request,
 ) -> Shown {
-    let Reject { payment, reason } = read_json(request, r#"{"payment", "reason"?}"#).await?;
+    let shape = r#"{"payment" or "batch", "reason"?}"#;
+    let Reject {
+        payment,
+        batch,
+        reason,
+    } = read_json(request, shape).await?;
+    let what = What::of(payment, batch)?;
     let handle = admin.handle.clone();
     let task = async move {
-        let reason = reason.as_deref();
-        handle.reject_payment(&payment, &person.name, reason).await
+        let (by, reason) = (&person.name, reason.as_deref());
+        match what {
+            What::Payment(id) => handle.reject_payment(&id, by, reason).await,
+            What::Batch(id) => handle.reject_batch(&id, by, reason).await,
+        }
     };
     decided(&admin, tokio::spawn(task)).await
 }

@@ -9,6 +9,7 @@ use crate::domain::diagnostic::closest;
 use crate::domain::duration;
 use crate::domain::id::ForeignIdError;
 use crate::domain::payment::State;
+use crate::domain::plan::PlanState;
 use crate::domain::run::RunState;
 use crate::runner::Filter;
 
@@ -27,6 +28,8 @@ pub(super) enum List {
     Payments,
     /// Callbacks and custom events.
     Callbacks,
+    /// Batches that people approve.
+    Batches,
     /// By nothing.
     Slots,
 }
@@ -43,7 +46,9 @@ impl List {
                 "handler",
                 "foreign_id",
             ],
-            Self::Payments => &["limit", "since", "until", "state", "script", "handler"],
+            Self::Payments | Self::Batches => {
+                &["limit", "since", "until", "state", "script", "handler"]
+            }
             Self::Callbacks => &["limit", "since", "until", "kind"],
             Self::Slots => &["limit"],
         }
@@ -53,6 +58,7 @@ impl List {
         match self {
             Self::Runs => RunState::ALL.map(RunState::as_str).to_vec(),
             Self::Payments => State::ALL.map(State::as_str).to_vec(),
+            Self::Batches => PlanState::ALL.map(PlanState::as_str).to_vec(),
             Self::Callbacks | Self::Slots => Vec::new(),
         }
     }

@@ -76,6 +76,8 @@ fn looking() -> Router<Admin> {
         .route("/runs/{id}/logs", get(api::run_logs))
         .route("/payments", get(api::payments))
         .route("/payments/{*id}", get(api::payment))
+        .route("/batches", get(api::batches))
+        .route("/batches/{*id}", get(api::batch))
         .route("/callbacks", get(api::callbacks))
         .route("/callbacks/{*id}", get(api::callback))
         .route("/schedules", get(api::schedules))

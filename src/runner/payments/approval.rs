@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::record::put;
 use super::{PayError, Payments};
@@ -20,7 +20,7 @@ use crate::runner::firings::Firings;
 use crate::runner::pause::Pauses;
 use crate::runner::ticket::Started;
 use crate::runner::waits::Happening;
-use crate::store::schema::{AWAITED, Awaited, PAYMENTS};
+use crate::store::schema::{AWAITED, Awaited, Mark, PAYMENTS, PAYMENTS_BY_ADDRESS};
 use crate::store::{Changes, CommitError, Versioned};
 
 /// What the money path has to do with people: what they have stopped, whom it tells, and whose
@@ -344,6 +344,16 @@ impl People {
             fields,
         };
         raise(&self.firings, alert, happening, changes)
+    }
+}
+
+/// Notes where the payment goes.
+pub(super) fn note_address(planned: &Payment, changes: &mut Changes) {
+    let fields = planned.content.fields();
+    if let Some(address) = fields.get("address").and_then(Value::as_str) {
+        let id = planned.foreign_id.clone();
+        let place = (address.to_owned(), planned.created_at, id);
+        changes.put(&PAYMENTS_BY_ADDRESS, &place, &Mark);
     }
 }
 

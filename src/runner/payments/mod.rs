@@ -27,6 +27,7 @@ use super::key_locks::KeyLocks;
 use super::policy::{Guard, proposal};
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
+use crate::domain::approval::Approval;
 use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Effect;
@@ -39,6 +40,7 @@ use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
 use crate::store::{Changes, ReadError, Store};
 use crate::telemetry::Telemetry;
 
+use approval::note_address;
 use attempt::{Attempt, lost_note};
 use record::store_stop;
 
@@ -69,6 +71,10 @@ pub struct PaymentRequest {
     pub origin: Origin,
     /// How many payments are asked for together, from 1.
     pub batch: usize,
+    /// The batch plan it was approved with, and by whom.
+    pub plan: Option<String>,
+    /// The approvals of the plan, of this very content.
+    pub approvals: Vec<Approval>,
 }
 
 /// Why a payment could not be taken on or carried on.
@@ -229,7 +235,10 @@ impl Payments {
             request.origin,
             self.0.clock.now(),
         );
+        planned.plan = request.plan;
+        planned.approvals = request.approvals;
         let mut changes = Changes::new();
+        note_address(&planned, &mut changes);
         let effect = planned.content.operation.effect();
         let event = if effect == Effect::Pay {
             let proposal = proposal(&planned, &planned.origin, request.batch);

@@ -101,6 +101,11 @@ impl Happening<'_> {
         }
     }
 
+    /// Notes that a batch is decided with what is about to be committed.
+    pub(in crate::runner) fn plan(&self, id: &str, changes: &mut Changes) {
+        self.note(&News::Plan(id.to_owned()), changes);
+    }
+
     fn note(&self, news: &News, changes: &mut Changes) {
         changes.put(&NEWS, news, &Mark);
         self.noted.store(true, Ordering::Relaxed);
@@ -207,7 +212,7 @@ impl Waits {
     /// kept until they are.
     pub(in crate::runner) fn expect(&self, wait: &WaitFor) -> Option<Arc<Expected>> {
         match wait {
-            WaitFor::Time => None,
+            WaitFor::Time | WaitFor::Plan { .. } => None,
             WaitFor::Payments { .. } => {
                 if !self.wanted.blocking_read().payments {
                     self.wanted.blocking_write().payments = true;

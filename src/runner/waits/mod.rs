@@ -29,7 +29,7 @@ use crate::domain::run::{Run, RunEvent, RunState};
 use crate::domain::wait::{Shape, WaitFor};
 use crate::store::schema::{
     EVENTS, EVENTS_BY_ORDER, Mark, NEWS, News, OPEN_RUNS, PAYMENTS, RUNS, WAITS_BY_EVENT,
-    WAITS_BY_PAYMENT, WAITS_BY_TIME,
+    WAITS_BY_PAYMENT, WAITS_BY_PLAN, WAITS_BY_TIME,
 };
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
@@ -156,6 +156,20 @@ async fn settle_news(context: &Context, news: &News) -> Result<(), WaitError> {
                 )?
                 .into_iter()
                 .map(|((id, run), _)| (run, Row::Payment(id)))
+                .collect();
+            wake(context, &found).await?;
+            if found.len() < AT_ONCE {
+                return Ok(());
+            }
+        },
+        News::Plan(plan) => loop {
+            let range = Range::within(plan);
+            let rows = context
+                .store
+                .scan(&WAITS_BY_PLAN, &range, AT_ONCE, Order::Ascending)?;
+            let found: Vec<_> = rows
+                .into_iter()
+                .map(|((plan, run), _)| (run, Row::Plan(plan)))
                 .collect();
             wake(context, &found).await?;
             if found.len() < AT_ONCE {

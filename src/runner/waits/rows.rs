@@ -1,4 +1,4 @@
-//! The rows by which a waiting run is found again: by its payment, its event, its deadline.
+//! The rows by which a waiting run is found again: by its payment, its event, its batch, its deadline.
 //!
 //! Written in the commit by which the run begins to wait, removed in the one by which it goes on.
 
@@ -7,13 +7,14 @@ use crate::domain::id::{ForeignId, RunId};
 use crate::domain::run::Run;
 use crate::domain::wait::{Shape, WaitFor, wanted};
 use crate::store::Changes;
-use crate::store::schema::{Mark, WAITS_BY_EVENT, WAITS_BY_PAYMENT, WAITS_BY_TIME};
+use crate::store::schema::{Mark, WAITS_BY_EVENT, WAITS_BY_PAYMENT, WAITS_BY_PLAN, WAITS_BY_TIME};
 
 /// A row by which a waiting run is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Row {
     Payment(ForeignId),
     Event(String, String, String),
+    Plan(String),
     Time(Timestamp),
 }
 
@@ -24,6 +25,7 @@ impl Row {
             Self::Event(pattern, paths, digest) => {
                 changes.put(&WAITS_BY_EVENT, &(pattern, paths, digest, run), &Mark);
             }
+            Self::Plan(plan) => changes.put(&WAITS_BY_PLAN, &(plan, run), &Mark),
             Self::Time(at) => changes.put(&WAITS_BY_TIME, &(at, run), &Mark),
         }
     }
@@ -34,6 +36,7 @@ impl Row {
             Self::Event(pattern, paths, digest) => {
                 changes.remove(&WAITS_BY_EVENT, &(pattern, paths, digest, run));
             }
+            Self::Plan(plan) => changes.remove(&WAITS_BY_PLAN, &(plan, run)),
             Self::Time(at) => changes.remove(&WAITS_BY_TIME, &(at, run)),
         }
     }
@@ -46,6 +49,7 @@ pub(super) fn rows(run: &Run) -> Vec<Row> {
     let on = match &wait.on {
         WaitFor::Time => None,
         WaitFor::Payments { watched, .. } => Some(Row::Payment(watched.clone())),
+        WaitFor::Plan { plan } => Some(Row::Plan(plan.clone())),
         WaitFor::Event { trigger, .. } => {
             let Shape { pattern, paths } = Shape::of(trigger);
             Some(Row::Event(pattern, paths, wanted(trigger)))

@@ -84,15 +84,17 @@ fn call(context: &NativeCallContext, operation: Operation, arguments: Value) -> 
 fn withdraw_all(context: &NativeCallContext, payments: &Array, options: Map) -> Called<Dynamic> {
     let name = "gateway::withdraw_all";
     let read = || {
-        let mut options = Options::new("withdraw_all", options, &["concurrency"])?;
-        match options.count("concurrency")? {
+        let mut options = Options::new("withdraw_all", options, &["concurrency", "approve"])?;
+        let approve = options.flag("approve")?.unwrap_or(false);
+        let concurrency = match options.count("concurrency")? {
             Some(count) if count > MAX_CONCURRENCY => Err(format!(
                 "withdraw_all option `concurrency` must be at most {MAX_CONCURRENCY}"
             )),
             count => Ok(count.and_then(|count| usize::try_from(count).ok())),
-        }
+        };
+        Ok::<_, String>((concurrency?, approve))
     };
-    let concurrency = read().map_err(current::invalid)?;
+    let (concurrency, approve) = read().map_err(current::invalid)?;
     let mut rows = Vec::with_capacity(payments.len());
     let mut errors = Vec::new();
     for (index, payment) in payments.iter().enumerate() {
@@ -116,6 +118,7 @@ fn withdraw_all(context: &NativeCallContext, payments: &Array, options: Map) -> 
     let request = Request::PayAll {
         payments: rows,
         concurrency,
+        approve,
     };
     current::step_value(context, name, request)
 }
@@ -139,7 +142,13 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
         text: "Sends many withdrawals with a bounded number in flight and answers their payments \
                in the same order. All are validated before the first is sent, and the errors of \
                all are reported at once. Each map is as in `gateway::withdraw`.\n\
-               Options: `concurrency` (default `gateway.max_in_flight`).",
+               Options: `concurrency` (default `gateway.max_in_flight`); `approve`: with `true`, \
+               people must approve of the batch as a whole first. Then the rows are also checked \
+               against the gateway's currencies, precision, minimums and tags, the batch becomes a \
+               plan (`bursar batches show`), and the run waits, suspended, until the plan is \
+               decided. Exactly what was approved is paid. When it is rejected, nobody decides \
+               within three days, or the script asks for something else than before, it throws \
+               `policy_refused`, and none of it is paid.",
         example: r#"let rows = csv::read("payouts.csv");
 let payments = gateway::withdraw_all(rows.map(|row| #{
     foreign_id: `payroll-2026-11-22-${row.id}`,
@@ -147,7 +156,7 @@ let payments = gateway::withdraw_all(rows.map(|row| #{
     amount: row.amount,
     address: row.address,
     end_user_reference: row.customer,
-}), #{ concurrency: 4 });
+}), #{ concurrency: 4, approve: true });
 log::info(`${payments.len()} sent`);"#
             .to_owned(),
     });

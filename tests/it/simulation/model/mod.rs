@@ -375,6 +375,7 @@ impl Model {
                     return Some(run);
                 }
             }
+            (WaitFor::Plan { .. }, _) => panic!("no run of the model asks for approval"),
             (WaitFor::Time | WaitFor::Event { .. } | WaitFor::Payments { .. }, _) => return None,
         }
         run.state = run.state.next(RunEvent::Woken).unwrap();
