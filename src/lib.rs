@@ -35,6 +35,8 @@
 //!   script set it began with.
 //! - **A slot fires once.** Its record and its run are one commit, and its instant has one record
 //!   for ever.
+//! - **People decide by name.** An approval binds the hash of the very content; the last one that is
+//!   needed and what it moves are one commit. After a pause is answered, nothing is marked as sent.
 //! - **Decisions are pure.** Every state change is a function in [`domain`]; live work and recovery
 //!   call the same ones.
 //! - **The store never shrinks silently.** It opens whole or not at all.

@@ -109,7 +109,7 @@ impl Given {
                 format!("nothing has changed: {by} has approved of {what} before; {count}")
             }
             (false, false) => format!("{what} has {count}; somebody else must approve too"),
-            (false, true) => format!("{what} is approved and goes out; {count}"),
+            (false, true) => format!("{what} is approved; {count}"),
         }
     }
 }
@@ -133,7 +133,10 @@ impl Handle {
         if given.enough && !given.again {
             self.carry_on(foreign_id);
         }
-        let note = given.note(by, &format!("the payment `{id}`"));
+        let mut note = given.note(by, &format!("the payment `{id}`"));
+        if given.enough && self.context.pauses.stops(&payment) {
+            note.push_str("; money is paused, and it is sent when the pause is lifted");
+        }
         Ok(json!({"payment": id, "status": payment.state, "changed": !given.again, "note": note}))
     }
 

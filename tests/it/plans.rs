@@ -121,6 +121,8 @@ async fn exactly_the_approved_rows_are_paid_over_restarts_and_the_run_goes_on() 
         let payment = daemon.payment(id, "confirmed").await;
         assert_eq!(payment["plan"], batch["id"], "{payment:#}");
         assert_eq!(payment["approvals"][0]["by"], "ana");
+        let story = payment["story"].to_string();
+        assert!(story.contains("approved by ana"), "{story}");
     }
     let once = ["p-1", "p-2", "p-3"].map(|id| (id.to_owned(), 1));
     assert_eq!(executed(&stage.control), once.into());

@@ -347,6 +347,14 @@ impl People {
     }
 }
 
+/// For the story of a payment: the batch that it was approved with, and by whom.
+pub(super) fn approved_in(planned: &Payment) -> Option<String> {
+    let plan = planned.plan.as_ref()?;
+    let people = standing(&planned.approvals, &planned.fingerprint, None);
+    let people: Vec<&str> = people.into_iter().collect();
+    Some(format!("in `{plan}`, approved by {}", people.join(", ")))
+}
+
 /// Notes where the payment goes.
 pub(super) fn note_address(planned: &Payment, changes: &mut Changes) {
     let fields = planned.content.fields();

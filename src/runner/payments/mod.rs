@@ -40,7 +40,7 @@ use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
 use crate::store::{Changes, ReadError, Store};
 use crate::telemetry::Telemetry;
 
-use approval::note_address;
+use approval::{approved_in, note_address};
 use attempt::{Attempt, lost_note};
 use record::store_stop;
 
@@ -255,7 +255,8 @@ impl Payments {
         } else {
             Event::Allowed
         };
-        let decided = planned.apply(event, None, self.0.clock.now());
+        let note = approved_in(&planned);
+        let decided = planned.apply(event, note, self.0.clock.now());
         debug_assert!(decided.is_ok(), "a planned payment can be decided");
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
         changes.put(
