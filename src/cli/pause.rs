@@ -45,13 +45,20 @@ pub(super) fn resume(settings: &Settings, options: &Resume) -> Outcome {
     Ok(())
 }
 
-/// Says on standard error what is paused, if anything is.
-pub(super) fn mention(settings: &Settings) -> Outcome {
-    let pauses = Daemon::of(settings)?.get("pause")?;
-    for pause in list(&pauses, "pauses") {
-        complain(&sentence(pause));
+/// Says on standard error what is paused, if anything is. A remark to what was shown already: where
+/// the daemon cannot be asked any more, that is said and is no failure of the command.
+pub(super) fn mention(settings: &Settings) {
+    match Daemon::of(settings).and_then(|daemon| daemon.get("pause")) {
+        Ok(pauses) => {
+            for pause in list(&pauses, "pauses") {
+                complain(&sentence(pause));
+            }
+        }
+        Err(failure) => complain(&format!(
+            "whether money is paused is not known: {}",
+            failure.text
+        )),
     }
-    Ok(())
 }
 
 fn sentence(pause: &Value) -> String {

@@ -94,7 +94,8 @@ pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
                 ("handler", handler.as_deref()),
             ];
             listed.list(settings, "payments", &filters, rows_table)?;
-            pause::mention(settings)
+            pause::mention(settings);
+            Ok(())
         }
         Command::Show { foreign_id, shown } => {
             let payment = Daemon::of(settings)?.get(&below("payments", &foreign_id))?;
