@@ -60,6 +60,9 @@ async fn a_payment_that_the_gateway_reports_before_it_is_sent_is_not_sent_any_mo
     let sample = include_str!("../callbacks/withdrawal-confirmed.json");
     let mut body: Value = serde_json::from_str(sample).unwrap();
     body["foreign_id"] = json!("row-0");
+    // A callback that shows another destination would not be taken for ours.
+    body["crypto_address"]["address"] = json!("tb1q");
+    body["transactions"][0]["address"] = json!("tb1q");
     let body = body.to_string();
     accept(&daemon, &body).await;
 
