@@ -11,6 +11,8 @@ pub enum CrashPoint {
     JournalAppended,
     /// Guard journal synced, nobody told yet, nothing of the group in the index.
     JournalSynced,
+    /// A group's lines appended to the payment journal, not yet synced; the guard journal has them.
+    PaymentLinesAppended,
     /// Groups applied to the index, not yet taken out of memory.
     IndexApplied,
     /// Checkpoint written, old journal segments not yet removed.
@@ -41,9 +43,10 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::JournalAppended,
         Self::JournalSynced,
+        Self::PaymentLinesAppended,
         Self::IndexApplied,
         Self::CheckpointWritten,
         Self::CallbackRecorded,
@@ -65,6 +68,7 @@ impl CrashPoint {
         match self {
             Self::JournalAppended => "journal_appended",
             Self::JournalSynced => "journal_synced",
+            Self::PaymentLinesAppended => "payment_lines_appended",
             Self::IndexApplied => "index_applied",
             Self::CheckpointWritten => "checkpoint_written",
             Self::CallbackRecorded => "callback_recorded",

@@ -101,6 +101,7 @@ fn as_text(report: &Report) -> String {
         ("index", number(report.index)),
         ("records", report.records.to_string()),
         ("blobs", report.blobs.to_string()),
+        ("payment journal", format!("{} lines", report.payment_lines)),
         ("damage", report.damage.len().to_string()),
     ])
 }
@@ -126,6 +127,7 @@ fn as_json(report: &Report) -> Value {
         "index": report.index,
         "records": report.records,
         "blobs": report.blobs,
+        "payment_lines": report.payment_lines,
         "damaged_slots": slots.map(|path| path.display().to_string()).collect::<Vec<_>>(),
         "damage": damage,
     })

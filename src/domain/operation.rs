@@ -95,6 +95,26 @@ impl Operation {
             .find(|operation| operation.name() == name)
     }
 
+    /// The family of transactions that it makes: the first word of the gateway's types, so that
+    /// `withdrawal` and `withdrawal_exchange`, which share their ids, are one.
+    #[must_use]
+    pub const fn family(self) -> &'static str {
+        match self {
+            Self::ExchangeFixed | Self::ExchangeNow | Self::CalculateExchange => "exchange",
+            Self::CreateInvoice => "invoice",
+            Self::CreatePaymentRequest => "payment_request",
+            Self::TakeAddress => "deposit",
+            Self::Withdraw
+            | Self::WithdrawInstant
+            | Self::Ping
+            | Self::ListAccounts
+            | Self::ListCurrencies
+            | Self::ListPairs
+            | Self::ListRates
+            | Self::TransactionInfo => "withdrawal",
+        }
+    }
+
     /// What it can do.
     #[must_use]
     pub const fn effect(self) -> Effect {

@@ -208,7 +208,10 @@ fn take(
         // A look-up may have been faster, and may have shown it in other words.
         commit.require_absent(&RECONCILED, &reconciled::place(&payment.after, callback));
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
-        put(commit, &payment.after, happening);
+        // What could not happen changes nothing.
+        if payment.alarm.is_none() {
+            put(commit, &payment.after, happening);
+        }
     } else if may_be_a_payment(callback) {
         let place = (
             transaction.family().to_owned(),

@@ -10,7 +10,8 @@
 //! order, up to the last durable group at the end, every record is as it was at the end. The index
 //! may have got a part of the groups after its mark: never one of a group after that last one.
 //! Count and sum at the end prove it. Checkpoints drop no segments while a backup is made.
-//! Blobs are copied after that: those that a record names were there before the record.
+//! The payment journal is copied up to the
+//! line that the copy knows as the last. Blobs are copied after that: those that a record names were there before the record.
 
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::journal_format::{Mark, Writes};
 use super::layout::Layout;
 use super::manifest::Manifest;
 use super::open::{find_store, open};
+use super::payment_journal::{self, Head};
 use super::recovery::replay;
 use super::view::View;
 use super::{Options, Store};
@@ -127,10 +129,12 @@ fn write(store: &View, from: &Layout, to: &Path) -> Result<Copied, BackupError> 
     }
     let copy = NewStore::begin(to)?.ok_or_else(|| BackupError::Occupied(to.to_owned()))?;
     let folder = copy.layout.index();
-    let mark = contained(|| copy_index(store, from, &folder))
+    let (mark, head) = contained(|| copy_index(store, from, &folder))
         .map_err(|error| OpenError::io("copy the index to", &folder)(into_io(error)))?;
     wait_for_release(&folder).map_err(OpenError::io("close", &folder))?;
     copy_blobs(from, &copy.layout)?;
+    payment_journal::copy(from, &copy.layout, &head)
+        .map_err(OpenError::io("copy", &from.payment_journal()))?;
     Manifest::create(&copy.layout, &mark)
         .and_then(|()| GuardJournal::create(&copy.layout, &mark))
         .map_err(OpenError::io("write", to))?;
@@ -146,8 +150,9 @@ fn into_io(error: OpenIndexError) -> std::io::Error {
     }
 }
 
-/// Copies every record, then applies what was committed meanwhile. Gives the mark of the copy.
-fn copy_index(from: &View, layout: &Layout, to: &Path) -> Result<Mark, OpenIndexError> {
+/// Copies every record, then applies what was committed meanwhile. Gives the mark of the copy, and
+/// where the payment journal ends for it.
+fn copy_index(from: &View, layout: &Layout, to: &Path) -> Result<(Mark, Head), OpenIndexError> {
     let copy = Index::open(to, CACHE_BYTES)?;
     let begin = from.index.mark()?.unwrap_or_default();
     let mut last = Vec::new();
@@ -170,7 +175,11 @@ fn copy_index(from: &View, layout: &Layout, to: &Path) -> Result<Mark, OpenIndex
         return Err(std::io::Error::other(missing).into());
     }
     copy.flush()?;
-    Ok(end)
+    let head = match copy.get(&Head::stored_key())? {
+        Some(stored) => Head::decode(&stored).map_err(std::io::Error::other)?,
+        None => Head::default(),
+    };
+    Ok((end, head))
 }
 
 #[cfg(test)]

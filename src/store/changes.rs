@@ -17,6 +17,8 @@ pub const MAX_CHANGES_BYTES: usize = 4 * 1024 * 1024;
 pub struct Changes {
     pub(super) conditions: Vec<Condition>,
     pub(super) writes: Vec<Write>,
+    /// Lines for the payment journal, each a JSON object.
+    pub(super) lines: Vec<String>,
     flaw: Option<CommitError>,
     bytes: usize,
 }
@@ -57,6 +59,29 @@ impl Changes {
         self.write(table.prefix(), table.stored_key(key), None);
     }
 
+    /// Adds a line to the payment journal: the fields of `line`, which must be an object, after
+    /// its place there. On disk in the journal's file before the commit is acknowledged.
+    pub fn tell<L: serde::Serialize>(&mut self, line: &L) {
+        const TABLE: &str = "the payment journal";
+        match serde_json::to_string(line) {
+            Ok(text) if text.starts_with("{\"") => {
+                self.bytes += text.len();
+                if self.bytes > MAX_CHANGES_BYTES {
+                    let limit = format!("more than {MAX_CHANGES_BYTES} bytes in one commit");
+                    self.flaw(TABLE, limit);
+                }
+                self.lines.push(text);
+            }
+            Ok(_) => self.flaw(TABLE, "a line must be an object with fields".into()),
+            Err(error) => self.flaw(TABLE, error.to_string()),
+        }
+    }
+
+    /// Makes the commit fail as [`CommitError::Unstorable`]: a record of `table` cannot be made.
+    pub fn refuse(&mut self, table: &'static str, reason: &str) {
+        self.flaw(table, reason.to_owned());
+    }
+
     /// Requires that there is no record.
     pub fn require_absent<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) {
         self.conditions.push(Condition {
@@ -81,7 +106,10 @@ impl Changes {
     /// Whether there is nothing to write and nothing to require.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.conditions.is_empty() && self.writes.is_empty() && self.flaw.is_none()
+        self.conditions.is_empty()
+            && self.writes.is_empty()
+            && self.lines.is_empty()
+            && self.flaw.is_none()
     }
 
     /// The changes, if all of them can be stored.

@@ -94,7 +94,8 @@ impl NewStore {
     /// Removes what was written. The note goes last, so that what cannot be removed is no store.
     fn remove(&self) -> io::Result<()> {
         let layout = &self.layout;
-        for folder in [layout.index(), layout.blobs(), layout.journal()] {
+        let folders = [layout.index(), layout.blobs(), layout.journal()];
+        for folder in folders.into_iter().chain([layout.payment_journal()]) {
             remove_folder(&folder)?;
         }
         let (first, second) = (layout.manifest(0), layout.manifest(1));

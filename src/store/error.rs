@@ -78,6 +78,10 @@ pub enum Remedy {
     Rebuild,
     /// Something is gone that only a backup has: `bursar restore DIR`.
     Restore,
+    /// The store is gone, but its payment journal is whole: `bursar store rebuild --payments-only`.
+    RebuildPayments,
+    /// Files of the payment journal are damaged or missing: copies of them from a backup help.
+    CopyLines,
     /// The folder is no store yet: make the backup or restore again, into an empty folder.
     CopyAgain,
 }
@@ -92,6 +96,16 @@ impl std::fmt::Display for Remedy {
             Self::Restore => {
                 "what is left of the store is not enough: move its folder away, then \
                  `bursar restore DIR` brings back the backup in DIR"
+            }
+            Self::RebuildPayments => {
+                "`bursar restore DIR` brings back the backup in DIR once the folder is moved away; \
+                 without a backup, `bursar store rebuild --payments-only` makes the payments anew \
+                 from the payment journal, so that none is made twice, and says what is lost"
+            }
+            Self::CopyLines => {
+                "a file of the payment journal never changes once the next one is begun, so copy \
+                 this one from a backup that has it whole; otherwise move the store's folder away \
+                 and bring a whole backup back with `bursar restore DIR`"
             }
             Self::CopyAgain => {
                 "remove the folder, then run `bursar backup DIR` or `bursar restore DIR` again"

@@ -9,6 +9,9 @@
 //! payload per key: key length u32 | key | value length u32 + 1, or 0 for a removal | value
 //! ```
 //!
+//! The lines that a group adds to the payment journal stand in its payload under the empty key,
+//! which is no record's.
+//!
 //! Behind the last record there may be zeros, of any number: room that was made for later records.
 //! They end the segment as the end of the file does.
 //!
@@ -24,7 +27,7 @@ use std::ops::Range;
 use super::codec;
 
 /// The newest version of the segments this release reads, and the one it writes.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 const HEADER_MAGIC: &[u8; 8] = b"BURSARGJ";
 const RECORD_MAGIC: &[u8; 4] = b"BGR1";
@@ -120,13 +123,24 @@ pub(super) fn decode_header(segment: &[u8]) -> Result<Mark, BadHeader> {
     Mark::decode(&mut rest).ok_or(BadHeader::Damaged)
 }
 
-/// The record of the group that leads from `previous` to `mark`, whose chain is filled in.
-pub(super) fn encode_record(previous: &Mark, mark: &mut Mark, writes: &Writes) -> Vec<u8> {
+/// The record of the group that leads from `previous` to `mark`, whose chain is filled in. `lines`
+/// are what it adds to the payment journal.
+pub(super) fn encode_record(
+    previous: &Mark,
+    mark: &mut Mark,
+    writes: &Writes,
+    lines: &[u8],
+) -> Vec<u8> {
     let mut bytes = RECORD_MAGIC.to_vec();
     bytes.extend([0; 4]);
     bytes.extend(previous.chain.to_be_bytes());
     for number in [mark.sequence, mark.records, mark.sum] {
         bytes.extend(number.to_be_bytes());
+    }
+    if !lines.is_empty() {
+        bytes.extend([0; 4]);
+        bytes.extend((length_u32(lines) + 1).to_be_bytes());
+        bytes.extend(lines);
     }
     for (key, value) in writes {
         bytes.extend(length(key));
@@ -204,9 +218,19 @@ pub(super) fn records(segment: &[u8], start: &Mark) -> (Vec<Record>, End) {
     (records, End::Whole)
 }
 
-/// The writes in a record's payload; `None` if it is malformed.
-pub(super) fn decode_payload(mut payload: &[u8]) -> Option<Writes> {
+/// What a group does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Payload {
+    /// What it writes.
+    pub(super) writes: Writes,
+    /// What it adds to the payment journal.
+    pub(super) lines: Vec<u8>,
+}
+
+/// What stands in a record's payload; `None` if it is malformed.
+pub(super) fn decode_payload(mut payload: &[u8]) -> Option<Payload> {
     let mut writes = Writes::new();
+    let mut lines = Vec::new();
     while !payload.is_empty() {
         let length = take_u32(&mut payload)?;
         let key = take(&mut payload, length)?.to_vec();
@@ -214,9 +238,13 @@ pub(super) fn decode_payload(mut payload: &[u8]) -> Option<Writes> {
             Some(length) => Some(take(&mut payload, length)?.to_vec()),
             None => None,
         };
-        writes.insert(key, value);
+        if key.is_empty() {
+            lines = value?;
+        } else {
+            writes.insert(key, value);
+        }
     }
-    Some(writes)
+    Some(Payload { writes, lines })
 }
 
 /// The checksum that each write leaves behind, for counting.
@@ -327,13 +355,22 @@ mod tests {
 
     use super::*;
 
-    fn groups() -> impl Strategy<Value = Vec<Writes>> {
-        let bytes = || vec(any::<u8>(), 0..20);
-        vec(btree_map(bytes(), option::of(bytes()), 0..4), 1..6)
+    fn groups() -> impl Strategy<Value = Vec<Payload>> {
+        let bytes = |least: usize| vec(any::<u8>(), least..20);
+        let writes = btree_map(bytes(1), option::of(bytes(0)), 0..4);
+        let payload = (writes, bytes(0)).prop_map(|(writes, lines)| Payload { writes, lines });
+        vec(payload, 1..6)
+    }
+
+    fn payload(n: u8) -> Payload {
+        Payload {
+            writes: Writes::from([(vec![n], Some(vec![n]))]),
+            lines: Vec::new(),
+        }
     }
 
     /// A segment with these groups, and the offset at which each record ends.
-    fn segment(groups: &[Writes]) -> (Vec<u8>, Vec<usize>) {
+    fn segment(groups: &[Payload]) -> (Vec<u8>, Vec<usize>) {
         let mut last = Mark {
             sequence: 7,
             records: 3,
@@ -342,10 +379,10 @@ mod tests {
         };
         let mut bytes = encode_header(&last);
         let mut ends = Vec::new();
-        for writes in groups {
+        for Payload { writes, lines } in groups {
             let mut mark = last;
             mark.sequence += 1;
-            bytes.extend(encode_record(&last, &mut mark, writes));
+            bytes.extend(encode_record(&last, &mut mark, writes, lines));
             ends.push(bytes.len());
             last = mark;
         }
@@ -422,16 +459,15 @@ mod tests {
     #[test]
     fn a_header_of_a_newer_version_is_told_from_a_damaged_one() {
         let mut bytes = encode_header(&Mark::default());
-        bytes[9] = 2;
-        assert_eq!(decode_header(&bytes), Err(BadHeader::Newer(2)));
+        bytes[9] = 3;
+        assert_eq!(decode_header(&bytes), Err(BadHeader::Newer(3)));
         bytes[9] = 0;
         assert_eq!(decode_header(&bytes), Err(BadHeader::Damaged));
     }
 
     #[test]
     fn zeros_behind_the_last_record_are_room_and_anything_else_there_is_not() {
-        let writes = |n| Writes::from([(vec![n], Some(vec![n]))]);
-        let (mut bytes, ends) = segment(&[writes(1), writes(2)]);
+        let (mut bytes, ends) = segment(&[payload(1), payload(2)]);
         let start = decode_header(&bytes).unwrap();
         bytes.resize(ends[1] + 500, 0);
         let (found, end) = records(&bytes, &start);
@@ -446,8 +482,7 @@ mod tests {
 
     #[test]
     fn records_that_were_dropped_or_swapped_are_damage() {
-        let writes = |n| Writes::from([(vec![n], Some(vec![n]))]);
-        let (bytes, ends) = segment(&[writes(1), writes(2), writes(3)]);
+        let (bytes, ends) = segment(&[payload(1), payload(2), payload(3)]);
         let start = decode_header(&bytes).unwrap();
         let without_the_second = [&bytes[..ends[0]], &bytes[ends[1]..]].concat();
         let (found, end) = records(&without_the_second, &start);

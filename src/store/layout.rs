@@ -8,7 +8,9 @@
 //! manifest.0, .1      the last two checkpoints
 //! index/              sled
 //! blobs/ab/abcd…      contents by their SHA-256
+//! payment-journal/    every step of every payment; see `payment_journal`
 //! unfinished-copy     there while a backup or restore writes this folder: not a store yet
+//! payments-only       there from a rebuild of the payments alone to the first start after it
 //! restored            there from a restore to the first start after it
 //! index.rebuild-N     an index that a rebuild tries out
 //! X.damaged-N         what a rebuild replaced, kept for a person to remove
@@ -24,6 +26,7 @@ pub(super) const VERSION: u16 = 1;
 /// Ends the names of files that are being written and not yet valid.
 const UNFINISHED: &str = "new";
 const SEGMENT: &str = "journal";
+const LINES: &str = "jsonl";
 const INDEX: &str = "index";
 const ATTEMPT: &str = "rebuild";
 const DAMAGED: &str = "damaged";
@@ -84,12 +87,34 @@ impl Layout {
         self.dir.join("blobs")
     }
 
+    pub(super) fn payment_journal(&self) -> PathBuf {
+        self.dir.join("payment-journal")
+    }
+
+    pub(super) fn payment_file(&self, first_line: u64) -> PathBuf {
+        self.payment_journal()
+            .join(format!("{first_line:020}.{LINES}"))
+    }
+
+    pub(super) fn payment_head(&self) -> PathBuf {
+        self.payment_journal().join("head")
+    }
+
+    /// The payment journal's files with the number of the first line their names say, oldest first.
+    pub(super) fn payment_files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        numbered_files(&self.payment_journal(), LINES)
+    }
+
     pub(super) fn unfinished_copy(&self) -> PathBuf {
         self.dir.join("unfinished-copy")
     }
 
     pub(super) fn restored(&self) -> PathBuf {
         self.dir.join("restored")
+    }
+
+    pub(super) fn payments_only(&self) -> PathBuf {
+        self.dir.join("payments-only")
     }
 
     pub(super) fn attempt(&self, number: usize) -> PathBuf {
@@ -131,21 +156,26 @@ impl Layout {
 
     /// The journal's segments with the sequence their names say, oldest first.
     pub(super) fn segments(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut segments = Vec::new();
-        for path in entries(&self.journal())? {
-            if path
-                .extension()
-                .is_some_and(|extension| extension == SEGMENT)
-                && let Some(sequence) = path
-                    .file_stem()
-                    .and_then(|stem| stem.to_str()?.parse().ok())
-            {
-                segments.push((sequence, path));
-            }
-        }
-        segments.sort();
-        Ok(segments)
+        numbered_files(&self.journal(), SEGMENT)
     }
+}
+
+/// The files in a folder that are named by a number and that extension, by the number.
+fn numbered_files(folder: &Path, wanted: &str) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for path in entries(folder)? {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == wanted)
+            && let Some(number) = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok())
+        {
+            files.push((number, path));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn number(path: &Path, start: &str) -> Option<u64> {

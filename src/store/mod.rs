@@ -16,7 +16,9 @@
 //! | `index` | the only code that uses sled |
 //! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
 //! | `proof`, `rebuild` | what of a damaged store is provably everything, and repairing it |
+//! | `rebuild_payments` | a store of the payments alone, when nothing else is left |
 //! | `copy`, `backup`, `restore` | copies of the whole store, and what a restored one does not know |
+//! | `payment_journal` | every step of every payment, for ever |
 //! | `blobs`, `unreferenced` | large contents, and deleting those that nothing names |
 //!
 //! The store knows no payment, run or callback: the modules that own them declare the tables. It
@@ -44,9 +46,11 @@ mod manifest;
 mod open;
 mod overlay;
 mod pace;
+mod payment_journal;
 mod poison;
 mod proof;
 mod rebuild;
+mod rebuild_payments;
 mod recovery;
 mod restore;
 mod scan;
@@ -70,7 +74,12 @@ pub use changes::{Changes, MAX_CHANGES_BYTES, MAX_RECORD_BYTES};
 pub use copy::Copied;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
+pub use payment_journal::{
+    Audit, Entry, Finding, JournalError, Rows, put_payment, read_payment_journal,
+    verify_payment_journal,
+};
 pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};
+pub use rebuild_payments::{Made, RebuiltPayments, rebuild_payments};
 pub use restore::{RestoreError, restore};
 pub use scan::{Each, Order, Range, Unreadable};
 pub use table::{Record, Table, Versioned};

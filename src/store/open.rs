@@ -15,6 +15,7 @@ use super::layout::{self, Layout, read_file, sync_folder, unfinished, write_file
 use super::lock::Lock;
 use super::manifest::Manifest;
 use super::pace::Pace;
+use super::payment_journal::PaymentJournal;
 use super::recovery::examine;
 use super::view::View;
 use super::writer::{Failure, Writer};
@@ -72,6 +73,17 @@ pub(super) fn open_locked(
     let guard_journal =
         GuardJournal::open(&layout, *last, journal.whole_length, options.segment_bytes)
             .map_err(OpenError::io("open", path))?;
+    // The payment journal may lack what the guard journal's last group has.
+    let completed = examination
+        .payments
+        .complete(&layout)
+        .map_err(OpenError::io("complete", &layout.payment_journal()))?;
+    if let Some(bytes) = completed {
+        telemetry.payment_journal_completed(bytes);
+    }
+    let head = examination.payments.head.clone();
+    let payments = PaymentJournal::open(&layout, head, options.segment_bytes)
+        .map_err(OpenError::io("open", &layout.payment_journal()))?;
     examination.replay()?;
     let (Some(index), Some(manifest)) = (examination.index, examination.manifest) else {
         return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
@@ -95,6 +107,7 @@ pub(super) fn open_locked(
         writer: Writer {
             view: view.clone(),
             journal: guard_journal,
+            payments,
             mark: journal.end,
             segment_bytes: options.segment_bytes,
             pace: Arc::clone(&pace),
@@ -197,7 +210,8 @@ pub(super) fn is_store(layout: &Layout) -> Result<bool, OpenError> {
 
 /// Whether nothing is there but what a first start leaves behind that was interrupted.
 fn was_never_used(layout: &Layout) -> Result<bool, OpenError> {
-    if layout.index().exists() || layout.blobs().exists() {
+    let payments = layout.payment_journal();
+    if layout.index().exists() || layout.blobs().exists() || payments.exists() {
         return Ok(false);
     }
     let read = OpenError::io("read", &layout.dir);

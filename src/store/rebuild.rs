@@ -29,6 +29,7 @@ use super::manifest::Manifest;
 use super::open::{find_damaged_store, has_format, open_locked, write_format};
 use super::proof::{Proof, proof};
 use super::recovery::{Examination, examine};
+use super::restore::note_lost;
 use crate::telemetry::Telemetry;
 
 /// A store that is whole again.
@@ -65,6 +66,8 @@ pub enum Repair {
     NoteHighWater(u64),
     /// Writes the note of the last checkpoint anew.
     NoteCheckpoint,
+    /// Notes that everything but the payments is lost, for the first start to say so.
+    NoteLost,
     /// Writes the version of the store's layout anew.
     NoteFormat,
 }
@@ -83,6 +86,7 @@ impl fmt::Display for Repair {
                 write!(f, "noted anew that group {sequence} is the last")
             }
             Self::NoteCheckpoint => f.write_str("wrote the manifest anew"),
+            Self::NoteLost => f.write_str("noted that only the payments are known"),
             Self::NoteFormat => f.write_str("wrote the format's version anew"),
         }
     }
@@ -192,13 +196,13 @@ pub fn rebuild(dir: &Path, telemetry: &Telemetry) -> Result<Rebuilt, RebuildErro
 
 /// What has to be done, decided before any of it is.
 #[derive(Debug)]
-struct Plan {
-    repairs: Vec<Repair>,
+pub(super) struct Plan {
+    pub(super) repairs: Vec<Repair>,
     /// Where the store stands.
-    mark: Mark,
+    pub(super) mark: Mark,
 }
 
-fn plan(layout: &Layout) -> Result<Plan, RebuildError> {
+pub(super) fn plan(layout: &Layout) -> Result<Plan, RebuildError> {
     remove_attempts(layout)?;
     let sources = Source::all(layout).map_err(OpenError::io("list", &layout.dir))?;
     let mut first_damage = None;
@@ -208,6 +212,12 @@ fn plan(layout: &Layout) -> Result<Plan, RebuildError> {
         let examination = examine(&layout.with_index(&attempt), Options::default().cache_bytes)?;
         let proof = proof(&examination).map_err(OpenError::io("read", &layout.journal()))?;
         if let Some(proof) = proof {
+            // A rebuild mends the store, not the payment journal.
+            if let Some(damage) = examination.payments.damage.first().cloned() {
+                drop(examination);
+                remove_attempts(layout)?;
+                return Err(OpenError::from(damage).into());
+            }
             let plan = plan_with(layout, &examination, proof, &attempt, source)?;
             drop(examination);
             wait_for_release(&attempt)
@@ -277,7 +287,7 @@ fn plan_with(
 }
 
 impl Plan {
-    fn keep_aside(&mut self, layout: &Layout, part: PathBuf) -> Result<(), OpenError> {
+    pub(super) fn keep_aside(&mut self, layout: &Layout, part: PathBuf) -> Result<(), OpenError> {
         if part.exists() {
             let kept = layout
                 .aside(&part)
@@ -288,7 +298,7 @@ impl Plan {
     }
 
     /// Does one repair: it is on disk when this returns.
-    fn perform(&self, repair: &Repair, layout: &Layout) -> io::Result<()> {
+    pub(super) fn perform(&self, repair: &Repair, layout: &Layout) -> io::Result<()> {
         match repair {
             Repair::KeepAside { part, kept } => fs::rename(part, kept),
             Repair::PutIndex { attempt, index } => fs::rename(attempt, index),
@@ -296,13 +306,14 @@ impl Plan {
             Repair::NoteHighWater(sequence) => write_high_water(layout, *sequence),
             // That the index is on disk up to anywhere is known after the next checkpoint.
             Repair::NoteCheckpoint => Manifest::create(layout, &Mark::default()),
+            Repair::NoteLost => note_lost(layout),
             Repair::NoteFormat => write_format(layout),
         }?;
         sync_folder(&layout.dir)
     }
 }
 
-fn remove_attempts(layout: &Layout) -> Result<(), OpenError> {
+pub(super) fn remove_attempts(layout: &Layout) -> Result<(), OpenError> {
     let attempts = layout
         .attempts()
         .map_err(OpenError::io("list", &layout.dir))?;

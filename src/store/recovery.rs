@@ -29,10 +29,12 @@ use super::error::{Damage, OpenError, Remedy};
 use super::guard_journal::read_high_water;
 use super::index::{Index, OpenIndexError};
 use super::journal_format::{
-    BadHeader, End, Mark, Record, VERSION, checksum, decode_header, decode_payload, records,
+    BadHeader, End, Mark, Payload, Record, VERSION, checksum, decode_header, decode_payload,
+    records,
 };
 use super::layout::Layout;
 use super::manifest::Manifest;
+use super::payment_journal::{Comparison, Head, Pending};
 use super::proof::remedy;
 
 /// Everything that was found, and everything that is wrong with it.
@@ -57,6 +59,8 @@ pub(super) struct Examination {
     pub(super) high_water: Option<u64>,
     /// Whether the parts contradict each other about what a group is.
     pub(super) mixed: bool,
+    /// The payment journal beside it.
+    pub(super) payments: Comparison,
 }
 
 /// What the guard journal holds.
@@ -108,6 +112,7 @@ pub(super) fn examine(layout: &Layout, cache_bytes: u64) -> Result<Examination, 
         total: None,
         high_water: read_high_water(layout).map_err(OpenError::io("read", &layout.high_water()))?,
         mixed: false,
+        payments: Comparison::default(),
     };
     if examination.manifest.is_none() {
         let finding = "both slots of the manifest are missing or damaged";
@@ -117,10 +122,16 @@ pub(super) fn examine(layout: &Layout, cache_bytes: u64) -> Result<Examination, 
     examination.read_journal()?;
     examination.compare_positions();
     examination.count_index()?;
-    let remedy = remedy(&examination);
+    examination.compare_payments()?;
+    let mut remedy = remedy(&examination);
+    if remedy == Remedy::Restore && examination.payments.is_whole() {
+        remedy = Remedy::RebuildPayments;
+    }
     for damage in &mut examination.damage {
         damage.remedy = remedy;
     }
+    let of_payments = examination.payments.damage.iter().cloned();
+    examination.damage.extend(of_payments);
     Ok(examination)
 }
 
@@ -236,9 +247,16 @@ impl Examination {
 
     fn note_pending(&mut self, bytes: &[u8], record: &Record) -> bool {
         let payload = bytes.get(record.payload.clone()).unwrap_or_default();
-        let Some(writes) = decode_payload(payload) else {
+        let Some(Payload { writes, lines }) = decode_payload(payload) else {
             return false;
         };
+        if !lines.is_empty() {
+            self.payments.pending = Pending {
+                head: writes.get(&Head::stored_key()).cloned().flatten(),
+                lines,
+                sequence: record.mark.sequence,
+            };
+        }
         for (key, value) in writes {
             self.journal.pending.insert(key, checksum(value.as_ref()));
         }
@@ -304,6 +322,20 @@ impl Examination {
                 self.report(&self.layout.index(), finding);
             }
         }
+    }
+
+    /// Holds the payment journal against what the store knows of it.
+    fn compare_payments(&mut self) -> Result<(), OpenError> {
+        let index = self.index.as_ref();
+        let stored = index
+            .map(|index| index.get(&Head::stored_key()))
+            .transpose();
+        let folder = self.layout.payment_journal();
+        // An index that cannot be read is damage already.
+        let stored = stored.unwrap_or_default().flatten();
+        self.payments
+            .compare(&self.layout, stored.as_deref(), self.journal.end.sequence)
+            .map_err(OpenError::io("read", &folder))
     }
 
     /// Reads every record of the index, and compares what it will hold with what it must hold.
@@ -379,7 +411,7 @@ pub(super) fn replay(
                 continue;
             }
             let payload = bytes.get(record.payload).and_then(decode_payload);
-            let Some(writes) = payload else {
+            let Some(Payload { writes, .. }) = payload else {
                 break;
             };
             index

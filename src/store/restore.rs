@@ -10,6 +10,7 @@
 //! start after a restore says so. Nothing here can know better.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::copy::{Copied, NewStore, copy_blobs, copy_file, copy_tree};
@@ -73,6 +74,7 @@ fn fill(copy: NewStore, backup: &Layout) -> Result<Copied, OpenError> {
         copy_file(&backup.manifest(slot), &new.manifest(slot))?;
     }
     copy_tree(&backup.journal(), &new.journal(), |_| true)?;
+    copy_tree(&backup.payment_journal(), &new.payment_journal(), |_| true)?;
     copy_file(&backup.high_water(), &new.high_water())?;
     let note = new.restored();
     write_file(
@@ -84,16 +86,32 @@ fn fill(copy: NewStore, backup: &Layout) -> Result<Copied, OpenError> {
     copy.finish()
 }
 
-/// Says at the first start after a restore what the store does not know.
+/// Notes that everything but the payments is lost, until the first start: on disk when this returns.
+pub(super) fn note_lost(layout: &Layout) -> io::Result<()> {
+    let note = layout.payments_only();
+    let text = b"The next start warns that only the payments are known.\n";
+    write_file(&note, text, &unfinished(&note))
+}
+
+/// Says at the first start after a restore, or after a rebuild of the payments alone, what the store does not know.
 pub(super) fn warn_once(layout: &Layout, telemetry: &Telemetry) -> Result<(), OpenError> {
     let note = layout.restored();
-    if !note.exists() {
-        return Ok(());
+    if note.exists() {
+        telemetry.store_was_restored(&layout.dir);
+        remove_note(layout, &note)?;
     }
-    telemetry.store_was_restored(&layout.dir);
-    fs::remove_file(&note)
+    let note = layout.payments_only();
+    if note.exists() {
+        telemetry.store_knows_payments_only(&layout.dir);
+        remove_note(layout, &note)?;
+    }
+    Ok(())
+}
+
+fn remove_note(layout: &Layout, note: &Path) -> Result<(), OpenError> {
+    fs::remove_file(note)
         .and_then(|()| sync_folder(&layout.dir))
-        .map_err(OpenError::io("remove", &note))
+        .map_err(OpenError::io("remove", note))
 }
 
 /// The same error, about the file of the backup that was copied.

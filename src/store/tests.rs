@@ -343,7 +343,7 @@ async fn a_group_that_was_applied_in_part_is_made_whole() {
             journal_format::checksum(value.as_ref()),
         );
     }
-    let record = encode_record(&before, &mut mark, &writes);
+    let record = encode_record(&before, &mut mark, &writes, &[]);
     opened.writer.journal.append(&record).unwrap();
     opened.writer.journal.sync(mark.sequence).unwrap();
     let part = writes.into_iter().take(1).collect();
@@ -492,7 +492,7 @@ async fn a_torn_tail_is_cut_off_and_the_next_group_takes_its_place() {
     let mut opened = open::open(dir.path(), &options(), &Telemetry::default()).unwrap();
     let mut mark = opened.writer.mark;
     mark.sequence += 1;
-    let record = journal_format::encode_record(&opened.writer.mark, &mut mark, &[].into());
+    let record = journal_format::encode_record(&opened.writer.mark, &mut mark, &[].into(), &[]);
     for length in [1, 8, record.len() - 1] {
         opened.writer.journal.append(&record[..length]).unwrap();
         drop(opened);

@@ -27,6 +27,8 @@ pub struct Report {
     pub records: u64,
     /// Blobs whose content is what their name says.
     pub blobs: u64,
+    /// Lines in the payment journal.
+    pub payment_lines: u64,
     /// Slots of the manifest that are unreadable; the next start repairs a single one.
     pub damaged_slots: Vec<PathBuf>,
     /// Everything that keeps the store from starting, and blobs that cannot be read.
@@ -57,6 +59,7 @@ pub fn verify(dir: &Path) -> Result<Report, OpenError> {
         index: examination.index.map(|_open| examination.applied.sequence),
         records: examination.records,
         blobs: blobs.whole,
+        payment_lines: examination.payments.lines,
         damaged_slots: examination.damaged_slots,
         damage,
     })

@@ -1,7 +1,8 @@
 //! The one thread that writes the store.
 //!
 //! It takes everything that waits as one group: checks the preconditions in order, appends the
-//! group to the guard journal, syncs it, lays it over the index, tells everybody. The index itself
+//! group to the guard journal, syncs it, appends its lines to the payment journal if it has any and
+//! syncs that, lays the group over the index, tells everybody. The index itself
 //! gets the group later, from the applier's thread. It never
 //! retries: after the first failure the store is poisoned, because what is on disk is then known
 //! only after the next start (a failed fsync may have thrown the data away and succeed when
@@ -19,6 +20,7 @@ use super::error::{CommitError, IndexError};
 use super::guard_journal::GuardJournal;
 use super::journal_format::{Mark, Writes, checksum, encode_record};
 use super::pace::{Gone, Pace};
+use super::payment_journal::{Head, PaymentJournal};
 use super::poison::Poison;
 use super::view::View;
 use crate::crash_point::CrashPoint;
@@ -44,6 +46,7 @@ pub(super) type Answer = oneshot::Sender<Result<(), CommitError>>;
 pub(super) struct Writer {
     pub(super) view: View,
     pub(super) journal: GuardJournal,
+    pub(super) payments: PaymentJournal,
     /// Where the store stands.
     pub(super) mark: Mark,
     /// Bytes of the journal between two checkpoints.
@@ -71,6 +74,8 @@ fn source_text(error: &IndexError) -> String {
 #[derive(Debug, Default)]
 struct Group {
     writes: Writes,
+    /// What the payment journal is told.
+    lines: Vec<String>,
     /// What was read of the index, so that it is read once.
     read: HashMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
@@ -138,6 +143,7 @@ impl Writer {
                         for write in changes.writes {
                             group.writes.insert(write.key, write.value);
                         }
+                        group.lines.extend(changes.lines);
                         group.made.push(answer);
                     } else {
                         group.refused.push(answer);
@@ -184,7 +190,7 @@ impl Writer {
 
     /// Makes a group durable and tells everybody.
     fn perform(&mut self, group: &mut Group, poison: &Poison) -> Result<(), Failure> {
-        if !group.writes.is_empty() {
+        if !group.writes.is_empty() || !group.lines.is_empty() {
             self.write(group)?;
             if poison.is_set() {
                 return Ok(());
@@ -206,20 +212,31 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group) -> Result<(), Failure> {
-        let writes = std::mem::take(&mut group.writes);
+        let mut writes = std::mem::take(&mut group.writes);
         let mut mark = self.mark;
         mark.sequence += 1;
+        let lines = std::mem::take(&mut group.lines);
+        let told = (!lines.is_empty()).then(|| self.payments.compose(&lines, mark.sequence));
+        if let Some(told) = &told {
+            writes.insert(Head::stored_key(), Some(told.stored_head()?));
+        }
         let mut before = Vec::with_capacity(writes.len());
         for (key, value) in &writes {
             let old = self.found(group, key, |stored| stored.map(carried_checksum))?;
             before.push(old.is_some());
             mark.count(old, checksum(value.as_ref()));
         }
-        let record = encode_record(&self.mark, &mut mark, &writes);
+        let text = told.as_ref().map_or(&[][..], |told| &told.text);
+        let record = encode_record(&self.mark, &mut mark, &writes, text);
         self.journal.append(&record)?;
         CrashPoint::JournalAppended.pass();
         self.journal.sync(mark.sequence)?;
         CrashPoint::JournalSynced.pass();
+        if let Some(told) = told {
+            self.payments.append(&told)?;
+            CrashPoint::PaymentLinesAppended.pass();
+            self.payments.sync(told)?;
+        }
         self.mark = mark;
         let bytes = self.view.overlay.lay(writes, &before, mark);
         self.pace.laid(bytes);

@@ -19,6 +19,14 @@ impl Telemetry {
         );
     }
 
+    /// A start found that an append to the payment journal was interrupted, and wrote it again.
+    pub fn payment_journal_completed(&self, bytes: u64) {
+        tracing::info!(
+            bytes,
+            "interrupted append to the payment journal completed from the guard journal"
+        );
+    }
+
     /// A start found one of the manifest's slots unreadable and went on with the other.
     pub fn store_slot_damaged(&self, slot: &Path) {
         tracing::warn!(slot = %slot.display(), "slot of the manifest was unreadable, repaired");
@@ -54,6 +62,16 @@ impl Telemetry {
             "this store was restored from a backup: payments, callbacks and slots since that \
              backup are unknown to it; before money moves again, compare what the gateway has \
              with `bursar payments list`"
+        );
+    }
+
+    /// The first start after a rebuild from the payment journal.
+    pub fn store_knows_payments_only(&self, dir: &Path) {
+        tracing::warn!(
+            dir = %dir.display(),
+            "this store was made from the payment journal alone: every payment is known and none \
+             is made twice, but runs, callbacks, slots and the state of scripts before it are \
+             lost; a callback that the gateway sends again is handled again"
         );
     }
 

@@ -117,6 +117,19 @@ pub struct StoryLine {
     pub state: State,
     /// In the gateway's or the network's words, if there are any.
     pub note: Option<String>,
+    /// What came back, when this is what an attempt came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+}
+
+/// What came back on an attempt: as much as people need to see, and no personal data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The status, when at least that arrived and is known.
+    pub status: Option<u16>,
+    /// The body as it was understood, masked and cut; `None` when nothing usable came, or when the
+    /// story is too long to hold it.
+    pub body: Option<String>,
 }
 
 /// A payment with its key and story.
@@ -167,10 +180,28 @@ pub struct Payment {
     pub key_taken: bool,
     /// What happened, oldest first.
     pub story: Vec<StoryLine>,
+    /// How many events there have been: also those whose line in the story was replaced.
+    #[serde(default)]
+    pub events: u64,
+    /// One more than there are of them in the payment journal; 0 before its first line there.
+    #[serde(default)]
+    pub told: u64,
 }
 
 /// Repetitive events beyond this many lines replace the last line instead of adding one.
 const STORY_LIMIT: usize = 64;
+/// Characters of a reply that are kept.
+const REPLY_CHARS: usize = 1000;
+/// Bytes of replies in a story beyond which no further ones are kept.
+const REPLIES_BYTES: usize = 6000;
+
+/// Adds a line to a story that is kept short.
+pub(super) fn add_line(story: &mut Vec<StoryLine>, line: StoryLine) {
+    if story.len() >= STORY_LIMIT {
+        story.pop();
+    }
+    story.push(line);
+}
 
 impl Payment {
     /// A payment that has only been asked for.
@@ -196,6 +227,8 @@ impl Payment {
             resends: 0,
             key_taken: false,
             story: Vec::new(),
+            events: 0,
+            told: 0,
         }
     }
 
@@ -237,16 +270,35 @@ impl Payment {
             | Event::SaidSent => {}
         }
         self.updated_at = at;
-        if self.story.len() >= STORY_LIMIT {
-            self.story.pop();
-        }
-        self.story.push(StoryLine {
-            at,
-            event,
-            state: self.state,
-            note,
-        });
+        self.events = self.events.saturating_add(1);
+        add_line(
+            &mut self.story,
+            StoryLine {
+                at,
+                event,
+                state: self.state,
+                note,
+                reply: None,
+            },
+        );
         Ok(())
+    }
+
+    /// Adds what came back to the last line of the story. The body is cut when it is long, and left
+    /// out when the story holds much already: the record must stay small.
+    pub fn note_reply(&mut self, status: Option<u16>, body: Option<&str>) {
+        let held: usize = self
+            .story
+            .iter()
+            .filter_map(|line| line.reply.as_ref()?.body.as_ref())
+            .map(String::len)
+            .sum();
+        let body = body
+            .filter(|_| held < REPLIES_BYTES)
+            .map(|body| body.chars().take(REPLY_CHARS).collect());
+        if let Some(line) = self.story.last_mut() {
+            line.reply = Some(Reply { status, body });
+        }
     }
 
     /// Since when nobody knows whether the gateway has it.

@@ -36,7 +36,7 @@ use crate::domain::payment::{
 };
 use crate::domain::policy::Verdict;
 use crate::gateway::Client;
-use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_TIME};
+use crate::store::schema::PAYMENTS;
 use crate::store::{Changes, ReadError, Store};
 use crate::telemetry::Telemetry;
 
@@ -259,14 +259,6 @@ impl Payments {
         let decided = planned.apply(event, note, self.0.clock.now());
         debug_assert!(decided.is_ok(), "a planned payment can be decided");
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
-        changes.put(
-            &PAYMENTS_BY_TIME,
-            &(planned.created_at, planned.foreign_id.clone()),
-            &Mark,
-        );
-        if !planned.state.is_final() {
-            changes.put(&OPEN_PAYMENTS, &planned.foreign_id, &Mark);
-        }
         let happening = self.0.waits.happening().await;
         put(&mut changes, &planned, &happening);
         let alerted = self.await_people(&planned, &happening, &mut changes);

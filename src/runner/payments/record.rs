@@ -6,11 +6,11 @@ use serde_json::Value;
 use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
-use crate::domain::payment::{Event, Payment, Reported, State};
+use crate::domain::payment::{Event, Payment, Reported, State, lines};
 use crate::runner::alerts;
 use crate::runner::waits::Happening;
-use crate::store::schema::{OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID};
-use crate::store::{Changes, CommitError};
+use crate::store::schema::PAYMENTS;
+use crate::store::{Changes, CommitError, Rows, put_payment};
 
 impl Payments {
     /// Records what the gateway reports of the payment: a callback, or the answer to a look-up.
@@ -94,20 +94,23 @@ fn is_now_held(before: &Payment, after: &Payment) -> bool {
     before.state != after.state && after.state == State::Held
 }
 
-/// Writes the payment and its index rows, and notes what that may be news of.
+/// Writes the payment, its index rows and its lines in the payment journal, and notes what that
+/// may be news of.
 pub(in crate::runner) fn put(changes: &mut Changes, payment: &Payment, happening: &Happening<'_>) {
     happening.payment(payment, changes);
-    changes.put(&PAYMENTS, &payment.foreign_id, payment);
-    if payment.state.is_final() {
-        changes.remove(&OPEN_PAYMENTS, &payment.foreign_id);
+    let (lines, kept) = match lines(payment) {
+        Ok(told) => told,
+        Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
+    };
+    for line in &lines {
+        changes.tell(line);
     }
-    if let Some(id) = &payment.gateway_id {
-        changes.put(
-            &PAYMENTS_BY_ID,
-            &(family(payment.content.operation).to_owned(), id.clone()),
-            &payment.foreign_id,
-        );
-    }
+    let rows = if payment.told == 0 {
+        Rows::New
+    } else {
+        Rows::Known
+    };
+    put_payment(changes, &kept, rows);
 }
 
 /// Takes over what a report says besides the status.
@@ -124,25 +127,9 @@ pub(in crate::runner) fn take_over(payment: &mut Payment, report: &Value) {
     }
 }
 
-/// The family of transactions that an operation makes: the first word of the gateway's types, so
-/// that `withdrawal` and `withdrawal_exchange`, which share their ids, are one.
+/// See [`Operation::family`].
 pub(in crate::runner) const fn family(operation: Operation) -> &'static str {
-    match operation {
-        Operation::ExchangeFixed | Operation::ExchangeNow | Operation::CalculateExchange => {
-            "exchange"
-        }
-        Operation::CreateInvoice => "invoice",
-        Operation::CreatePaymentRequest => "payment_request",
-        Operation::TakeAddress => "deposit",
-        Operation::Withdraw
-        | Operation::WithdrawInstant
-        | Operation::Ping
-        | Operation::ListAccounts
-        | Operation::ListCurrencies
-        | Operation::ListPairs
-        | Operation::ListRates
-        | Operation::TransactionInfo => "withdrawal",
-    }
+    operation.family()
 }
 
 /// Whether `transactions/info` is documented, or likely, to know what the operation makes.

@@ -29,6 +29,7 @@ fn plan(point: CrashPoint) -> (&'static [u64], RangeInclusive<usize>) {
         CrashPoint::SendRecorded => (&[1, 3, 7], 1..=1),
         // On another thread, the payment that is under way may be there.
         CrashPoint::JournalAppended | CrashPoint::JournalSynced => (&[1, 4, 20, 45], 0..=1),
+        CrashPoint::PaymentLinesAppended => (&[1, 2, 3, 14], 0..=1),
         // The index gets many groups at once, so this is passed less often.
         CrashPoint::IndexApplied => (&[1, 4, 10, 20], 0..=1),
         CrashPoint::CallbackRecorded => (&[1, 2, 8], 0..=1),
