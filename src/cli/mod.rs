@@ -6,6 +6,7 @@
 //! work in this process. Nothing here decides: what a command shows or does is somebody else's.
 
 mod admin_client;
+mod audit;
 mod backup;
 mod batches;
 mod call;
@@ -29,6 +30,7 @@ mod simulate;
 mod stop;
 mod store;
 mod trigger;
+mod why;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,6 +79,8 @@ enum Command {
     /// Batches that people approve as a whole
     #[command(subcommand)]
     Batches(batches::Command),
+    /// Tell why a payment was made and what became of it
+    Why(why::Options),
     /// Callbacks and custom events
     #[command(subcommand)]
     Callbacks(callbacks::Command),
@@ -94,6 +98,9 @@ enum Command {
     Pause(pause::Pause),
     /// Let money go on after `bursar pause`
     Resume(pause::Resume),
+    /// The payment journal: every step of every payment
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Send one signed request to the gateway
     Call(call::Options),
     /// The stored data, while no daemon runs
@@ -157,11 +164,13 @@ fn dispatch(Arguments { settings, command }: Arguments) -> Outcome {
         Command::Runs(command) => runs::run(&settings, command),
         Command::Payments(command) => payments::run(&settings, command),
         Command::Batches(command) => batches::run(&settings, command),
+        Command::Why(options) => why::run(&settings, &options),
         Command::Callbacks(command) => callbacks::run(&settings, command),
         Command::Schedules(command) => schedules::run(&settings, command),
         Command::Scripts(command) => scripts::run(&settings, command),
         Command::Pause(options) => pause::pause(&settings, &options),
         Command::Resume(options) => pause::resume(&settings, &options),
+        Command::Audit(command) => audit::run(&settings, command),
         Command::Call(options) => call::run(&settings, options),
         Command::Store(command) => store::run(&settings, command),
         Command::Backup(options) => backup::run(&settings, options),

@@ -9,7 +9,10 @@ use super::listed::Shown;
 use super::output::{facts, print, print_json};
 use super::settings::Settings;
 use crate::config::Need;
-use crate::store::{Damage, OpenError, RebuildError, Report, rebuild, verify};
+use crate::store::{
+    Damage, OpenError, RebuildError, Rebuilt, RebuiltPayments, Report, rebuild, rebuild_payments,
+    verify,
+};
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Subcommand)]
@@ -24,22 +27,64 @@ pub(super) enum Command {
     /// Nothing is lost by trying: the repair is tried out on a copy of the index, which needs
     /// room for another one, and what is replaced is kept beside it under a name that ends in
     /// `damaged-N`. What cannot be proven complete is not touched.
-    Rebuild,
+    Rebuild {
+        /// If the store cannot be made whole, make the payments anew from the payment journal
+        ///
+        /// For when there is no backup. Every payment is then known, so none is made twice, and
+        /// those that are open are looked up at the gateway. Lost are runs, callbacks and events,
+        /// slots of schedules, the state of scripts and what `once` has recorded: a callback that
+        /// the gateway sends again is handled again.
+        #[arg(long)]
+        payments_only: bool,
+    },
 }
 
 pub(super) fn run(settings: &Settings, command: Command) -> Outcome {
     let path = settings.load(Need::Nothing)?.store.path;
     match command {
         Command::Verify { shown } => check(&path, &shown),
-        Command::Rebuild => repair(&path),
+        Command::Rebuild {
+            payments_only: false,
+        } => repair(&path),
+        Command::Rebuild {
+            payments_only: true,
+        } => repair_payments(&path),
     }
 }
 
 fn repair(path: &Path) -> Outcome {
-    let rebuilt = rebuild(path, &Telemetry::default()).map_err(|error| match error {
+    let rebuilt = rebuild(path, &Telemetry::default()).map_err(|error| not_rebuilt(&error))?;
+    told(path, &rebuilt);
+    Ok(())
+}
+
+fn repair_payments(path: &Path) -> Outcome {
+    let RebuiltPayments { rebuilt, made } =
+        rebuild_payments(path, &Telemetry::default()).map_err(|error| not_rebuilt(&error))?;
+    told(path, &rebuilt);
+    let Some(made) = made else {
+        print("nothing is lost: it did not take the payment journal");
+        return Ok(());
+    };
+    print(&format!(
+        "made of {} lines of the payment journal: {} payments, of which {} are open; the next start looks these up\n\
+         kept:  every payment with its whole story, scripts' sources and large contents\n\
+         lost:  runs and their journals, callbacks and events, slots of schedules, the state of scripts, what `once` recorded\n\
+         so:    no payment is made twice, but a callback that the gateway sends again is handled again, \
+         waiting runs do not go on, and schedules fire from their next slot on",
+        made.lines, made.payments, made.open
+    ));
+    Ok(())
+}
+
+fn not_rebuilt(error: &RebuildError) -> Failure {
+    match error {
         RebuildError::Incomplete { .. } => Failure::bad_data(error),
-        RebuildError::Failed(error) => refused(&error),
-    })?;
+        RebuildError::Failed(error) => refused(error),
+    }
+}
+
+fn told(path: &Path, rebuilt: &Rebuilt) {
     for repair in &rebuilt.repairs {
         print(&format!("  {repair}"));
     }
@@ -54,7 +99,6 @@ fn repair(path: &Path) -> Outcome {
         rebuilt.records,
         rebuilt.sequence
     ));
-    Ok(())
 }
 
 fn check(path: &Path, shown: &Shown) -> Outcome {

@@ -8,7 +8,8 @@ use crate::domain::callback::{Callback, EventKey, Source};
 use crate::domain::id::ForeignId;
 use crate::domain::payment::{Event, IllegalTransition, Likeness, Payment, Reported, likeness};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS, PAYMENTS_BY_ID, RECONCILED,
+    EVENTS, EVENTS_BY_PAYMENT, EVENTS_BY_TRANSACTION, EventContent, EventRecord, PAYMENTS,
+    PAYMENTS_BY_ID, RECONCILED,
 };
 use crate::store::{Changes, CommitError, ReadError, Versioned};
 use crate::triggers::intake::Verdict;
@@ -207,6 +208,7 @@ fn take(
         let id = &payment.after.foreign_id;
         // A look-up may have been faster, and may have shown it in other words.
         commit.require_absent(&RECONCILED, &reconciled::place(&payment.after, callback));
+        commit.put(&EVENTS_BY_PAYMENT, &(id.clone(), order), &key.to_owned());
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
         // What could not happen changes nothing.
         if payment.alarm.is_none() {

@@ -42,6 +42,7 @@ mod plans;
 mod policy;
 mod reachability;
 mod reconciled;
+mod replies;
 mod retention;
 mod run_views;
 mod slot_history;
@@ -52,6 +53,7 @@ mod sweep;
 mod ticket;
 mod views;
 mod waits;
+mod why;
 mod world;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use super::events;
 use super::filter::{Filter, newest};
 use super::handle::Handle;
 use super::slots::schedules;
+use super::why::among;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::handler::{Handler, Trigger};
 use crate::domain::id::{ForeignId, HandlerId};
@@ -32,6 +33,14 @@ pub enum ViewError {
         what: &'static str,
         /// What was asked for.
         id: String,
+    },
+    /// There is no such payment.
+    #[error("there is no payment `{id}`{}", among(similar))]
+    Unknown {
+        /// What was asked for.
+        id: String,
+        /// Keys that there are and that are like it.
+        similar: Vec<String>,
     },
     /// No schedule has that name, or several have it; says which there are.
     #[error("{0}")]

@@ -119,7 +119,9 @@ fn refusal(dir: &Path, damage: &[Damage]) -> String {
     let dir = dir.display();
     write!(
         text,
-        "\nA backup can be brought back: `mv {dir} {dir}.replaced`, then `bursar restore DIR`"
+        "\nA backup can be brought back: `mv {dir} {dir}.replaced`, then `bursar restore DIR`. \
+         Without one, `bursar store rebuild --payments-only` makes the payments anew from the \
+         payment journal"
     )
     .ok();
     text

@@ -54,6 +54,9 @@ pub const EVENTS_BY_TRANSACTION: Table<(String, String, u64), String> =
 /// and the status. Their callbacks are duplicates.
 pub const RECONCILED: Table<(ForeignId, String, String), String> =
     Table::new("event_reconciled/", 1);
+/// Index: events about a payment, in the order received. Those that came before the gateway's id of
+/// the payment was known are in [`EVENTS_BY_TRANSACTION`].
+pub const EVENTS_BY_PAYMENT: Table<(ForeignId, u64), String> = Table::new("event_payment/", 1);
 /// Custom events that happen later, by when.
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 

@@ -41,6 +41,8 @@ mod waits;
 
 // The lints for tests hold in the helpers of a module only where it says so.
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod cli;

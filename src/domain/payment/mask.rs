@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 /// Fields whose whole content is about a person, wherever they stand.
-const PERSONAL: [&str; 20] = [
+const PERSONAL: [&str; 18] = [
     "sender_data",
     "receiver_data",
     "end_user_reference",
@@ -19,7 +19,6 @@ const PERSONAL: [&str; 20] = [
     "middle_name",
     "full_name",
     "legal_name",
-    "name",
     "date_of_birth",
     "place_of_birth",
     "phone",
@@ -27,7 +26,6 @@ const PERSONAL: [&str; 20] = [
     "street",
     "document_number",
     "ip",
-    "customer",
 ];
 
 /// What stands in the place of a value.

@@ -72,6 +72,11 @@ pub(super) async fn batch(State(admin): State<Admin>, id: Named) -> Shown {
     view(admin, move |handle| handle.batch(&id)).await
 }
 
+pub(super) async fn why(State(admin): State<Admin>, id: Named) -> Shown {
+    let Path(id) = id?;
+    view(admin, move |handle| handle.why(&id)).await
+}
+
 pub(super) async fn callbacks(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {
     let filter = filters::read(List::Callbacks, query.as_deref(), admin.handle.now())?;
     view(admin, move |handle| handle.callbacks(&filter)).await
@@ -111,9 +116,11 @@ where
     let Admin { handle, telemetry } = admin;
     match tokio::task::spawn_blocking(move || ask(&handle)).await {
         Ok(Ok(value)) => Ok(Json(value)),
-        Ok(Err(error @ (ViewError::NotFound { .. } | ViewError::Schedule(_)))) => {
-            Err(Failure::not_found(error.to_string()))
-        }
+        Ok(Err(
+            error @ (ViewError::NotFound { .. }
+            | ViewError::Unknown { .. }
+            | ViewError::Schedule(_)),
+        )) => Err(Failure::not_found(error.to_string())),
         Ok(Err(ViewError::Read(error))) => {
             telemetry.admin_request_failed(&error);
             Err(Failure::internal())

@@ -76,6 +76,7 @@ fn looking() -> Router<Admin> {
         .route("/runs/{id}/logs", get(api::run_logs))
         .route("/payments", get(api::payments))
         .route("/payments/{*id}", get(api::payment))
+        .route("/why/{*id}", get(api::why))
         .route("/batches", get(api::batches))
         .route("/batches/{*id}", get(api::batch))
         .route("/callbacks", get(api::callbacks))

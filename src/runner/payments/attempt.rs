@@ -11,6 +11,7 @@ use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, State};
 use crate::gateway::{Disposition, Prepared, Rejection};
 use crate::runner::events;
+use crate::runner::replies::{Reply, reply};
 use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION};
 use crate::store::{Order, Range};
 
@@ -55,6 +56,7 @@ impl Payments {
         CrashPoint::SendRecorded.pass();
         let disposition = self.0.gateway.send_admitted(admission, &prepared).await;
         CrashPoint::AnswerReceived.pass();
+        let reply = reply(&disposition);
         let outcome = match disposition {
             Disposition::NotSent { reason } => {
                 let after = self
@@ -65,17 +67,24 @@ impl Payments {
             Disposition::Rejected(rejection) if is_at_the_door(&rejection) => {
                 let reason = rejection.message.clone();
                 let after = self
-                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
+                    .record(id, Event::NotSent, Some(reason.clone()), |payment| {
+                        reply.note(payment);
+                    })
                     .await?;
                 (Attempt::Unauthorised(reason), after)
             }
-            Disposition::Rejected(rejection) => {
-                (Attempt::MovedOn, self.rejected(&marked, rejection).await?)
+            Disposition::Rejected(rejection) => (
+                Attempt::MovedOn,
+                self.rejected(&marked, rejection, &reply).await?,
+            ),
+            Disposition::Accepted(data) => {
+                (Attempt::MovedOn, self.accepted(id, &data, &reply).await?)
             }
-            Disposition::Accepted(data) => (Attempt::MovedOn, self.accepted(id, &data).await?),
             Disposition::Unknown { reason, .. } => {
                 let note = Some(lost_note(payment.content.operation, &reason));
-                let after = self.record(id, Event::AnswerLost, note, |_| {}).await?;
+                let after = self
+                    .record(id, Event::AnswerLost, note, |payment| reply.note(payment))
+                    .await?;
                 (Attempt::MovedOn, after)
             }
         };
@@ -85,11 +94,18 @@ impl Payments {
 
     /// The gateway said no. To a first request that is the end; to one that was sent again it says
     /// nothing about those before it, which may have been executed and not be visible yet.
-    async fn rejected(&self, sent: &Payment, rejection: Rejection) -> Result<Payment, PayError> {
+    async fn rejected(
+        &self,
+        sent: &Payment,
+        rejection: Rejection,
+        reply: &Reply,
+    ) -> Result<Payment, PayError> {
         let id = &sent.foreign_id;
         if rejection.is_foreign_id_taken() {
             let note = Some(rejection.message);
-            return self.record(id, Event::KeyTaken, note, |_| {}).await;
+            return self
+                .record(id, Event::KeyTaken, note, |payment| reply.note(payment))
+                .await;
         }
         if sent.resends == 0 {
             let note = Some(rejection.message.clone());
@@ -97,6 +113,7 @@ impl Payments {
                 .record(id, Event::Rejected, note, |payment| {
                     payment.error = Some(rejection.message.clone());
                     payment.errors = rejection.errors.clone();
+                    reply.note(payment);
                 })
                 .await;
         }
@@ -105,7 +122,9 @@ impl Payments {
             rejection.message
         );
         let after = self
-            .record(id, Event::AnswerLost, Some(note), |_| {})
+            .record(id, Event::AnswerLost, Some(note), |payment| {
+                reply.note(payment)
+            })
             .await?;
         if after.state != State::Unknown {
             return Ok(after);
@@ -114,12 +133,18 @@ impl Payments {
         self.record(id, Event::GaveUp, Some(note), |_| {}).await
     }
 
-    async fn accepted(&self, id: &ForeignId, data: &Value) -> Result<Payment, PayError> {
+    async fn accepted(
+        &self,
+        id: &ForeignId,
+        data: &Value,
+        reply: &Reply,
+    ) -> Result<Payment, PayError> {
         let gateway_id = data.get("id").map(plain);
         let payment = self
             .record(id, Event::Accepted, None, |payment| {
                 payment.gateway_id.clone_from(&gateway_id);
                 payment.answer = Some(data.clone());
+                reply.note(payment);
             })
             .await?;
         // A callback that carries no key of ours may have been faster than this answer.

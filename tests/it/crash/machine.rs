@@ -71,6 +71,27 @@ impl Machine {
         machine
     }
 
+    /// A path below the machine's folder.
+    pub fn path(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Exit code of a command beside the daemon, and everything that it said.
+    pub fn bursar(&self, arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_bursar"))
+            .args(arguments)
+            .args(["--config".as_ref(), self.path("daemon.toml").as_os_str()])
+            .env_clear()
+            .envs([("KEY", KEY), ("SECRET", SECRET)])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(said).unwrap(),
+        )
+    }
+
     /// Replaces the script, in one step.
     pub fn write_script(&self, source: &str) {
         let new = self.folder.path().join("pay.rhai.new");

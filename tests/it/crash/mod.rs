@@ -22,4 +22,5 @@ mod kills;
 mod machine;
 mod points;
 mod races;
+mod rebuilt;
 mod scene;
