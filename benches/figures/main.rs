@@ -16,6 +16,7 @@ mod batch;
 mod callbacks;
 mod handlers;
 mod load;
+mod rebuild;
 mod runs;
 mod start;
 mod world;
@@ -24,12 +25,13 @@ mod world;
 type Measurement = (&'static str, fn());
 
 fn main() {
-    let measurements: [Measurement; 5] = [
+    let measurements: [Measurement; 6] = [
         ("callbacks", callbacks::measure),
         ("handlers", handlers::measure),
         ("batch", batch::measure),
         ("start", start::measure),
         ("runs", runs::measure),
+        ("rebuild", rebuild::measure),
     ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)
