@@ -1,6 +1,7 @@
 //! Talks to the running daemon, over its admin listener.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -16,6 +17,9 @@ use crate::domain::secret::Secret;
 
 /// How long the longest work may take.
 const LONG: Duration = Duration::from_hours(24);
+
+/// How long it may take to find out whether anybody listens.
+const KNOCK: Duration = Duration::from_secs(5);
 
 /// A daemon, by the address and token in the configuration.
 #[derive(Debug)]
@@ -43,6 +47,15 @@ impl Daemon {
     /// Has something done.
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         self.ask(Method::POST, path, Bytes::from(body.to_string()), PATIENCE)
+    }
+
+    /// Has something done if the daemon runs; `None` when nobody listens there.
+    pub(super) fn post_if_there(&self, path: &str, body: &Value) -> Result<Option<Value>, Failure> {
+        let is_there = TcpStream::connect_timeout(&self.addr, KNOCK);
+        if is_there.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            return Ok(None);
+        }
+        self.post(path, body).map(Some)
     }
 
     /// Has something done that may take hours.

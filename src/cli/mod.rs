@@ -19,6 +19,7 @@ mod listed;
 mod output;
 mod pause;
 mod payments;
+mod policy;
 mod restore;
 mod run;
 mod runs;
@@ -81,6 +82,9 @@ enum Command {
     Batches(batches::Command),
     /// Tell why a payment was made and what became of it
     Why(why::Options),
+    /// What may be paid
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Callbacks and custom events
     #[command(subcommand)]
     Callbacks(callbacks::Command),
@@ -165,6 +169,7 @@ fn dispatch(Arguments { settings, command }: Arguments) -> Outcome {
         Command::Payments(command) => payments::run(&settings, command),
         Command::Batches(command) => batches::run(&settings, command),
         Command::Why(options) => why::run(&settings, &options),
+        Command::Policy(command) => policy::run(&settings, command),
         Command::Callbacks(command) => callbacks::run(&settings, command),
         Command::Schedules(command) => schedules::run(&settings, command),
         Command::Scripts(command) => scripts::run(&settings, command),

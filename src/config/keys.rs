@@ -50,7 +50,7 @@ const fn key(name: &'static str, kind: Kind, example: &'static str) -> Key {
 }
 
 /// Every key with a fixed name. Under `[secrets]` the operator chooses the names.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 38] = [
     key(
         "gateway.base_url",
         Kind::Text,
@@ -97,6 +97,10 @@ pub const KEYS: [Key; 34] = [
     key("store.cache", Kind::Text, "\"64MiB\""),
     key("admin.listen", Kind::Text, "\"127.0.0.1:8081\""),
     key("admin.token", Kind::Secret, "\"env:BURSAR_ADMIN_TOKEN\""),
+    key("policy.otherwise", Kind::Text, "\"refuse\""),
+    key("policy.max_batch", Kind::Integer, "1000"),
+    key("policy.timezone", Kind::Text, "\"Europe/Berlin\""),
+    key("policy.rates_max_age", Kind::Text, "\"10m\""),
     key("history.keep", Kind::Text, "\"90d\""),
     key("history.keep_most", Kind::Integer, "1000000"),
     key("log.format", Kind::Text, "\"json\""),
@@ -104,7 +108,7 @@ pub const KEYS: [Key; 34] = [
 ];
 
 /// The tables that keys stand in.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 11] = [
     "gateway",
     "callbacks",
     "scripts",
@@ -112,14 +116,18 @@ pub const TABLES: [&str; 10] = [
     "scripts.limits",
     "store",
     "admin",
+    "policy",
     "history",
     "secrets",
     "log",
 ];
 
+/// Lists of tables, which are read by files of their own.
+pub const LISTS: [&str; 2] = ["policy.limit", "policy.rule"];
+
 /// What the reference describes and this version cannot do yet. Ignoring it would be worse than
-/// refusing it: a policy that is not applied protects nobody.
-pub const NOT_YET: [&str; 2] = ["policy", "notify"];
+/// refusing it.
+pub const NOT_YET: [&str; 1] = ["notify"];
 
 /// Every key as `table.key`, in the order of `daemon.toml`; `[secrets]` has names of the
 /// operator's choice and is left out.

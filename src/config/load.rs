@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::reader::Reader;
 use super::source::{Entries, of_environment, of_file};
-use super::{Config, DEFAULTS, sections};
+use super::{Config, DEFAULTS, Reread, sections};
 use crate::domain::diagnostic::Diagnostic;
 
 /// The file that is loaded when none is named.
@@ -77,7 +77,11 @@ pub fn load(
             }),
             environment,
             need,
-        ),
+        )
+        .map(|config| Config {
+            reread: Some(Reread::new(path, &text, environment)),
+            ..config
+        }),
         Err(error) if error.kind() == ErrorKind::NotFound && !named => {
             resolve(None, environment, need)
         }
@@ -99,20 +103,27 @@ pub fn resolve(
 ) -> Result<Config, Vec<Diagnostic>> {
     let mut reader = reader(file, environment);
     let config = sections::read(&mut reader, need);
-    let mut problems = reader.problems;
-    if problems.is_empty() {
+    if reader.problems.is_empty() {
         return Ok(config);
     }
+    Err(sorted(reader.problems, file))
+}
+
+/// Mistakes in the order of the file, then of anything else.
+pub(super) fn sorted(mut problems: Vec<Diagnostic>, file: Option<File<'_>>) -> Vec<Diagnostic> {
     problems.sort_by_key(|problem| {
         problem
             .place
             .as_ref()
             .map(|place| (rank(&place.file, file), place.line, place.column))
     });
-    Err(problems)
+    problems
 }
 
-fn reader<'a>(file: Option<File<'a>>, environment: &'a BTreeMap<String, String>) -> Reader<'a> {
+pub(super) fn reader<'a>(
+    file: Option<File<'a>>,
+    environment: &'a BTreeMap<String, String>,
+) -> Reader<'a> {
     let mut problems = Vec::new();
     let defaults = of_file("daemon.toml (built in)", DEFAULTS, &mut problems);
     let mut given = file.map_or_else(Entries::new, |file| {
@@ -122,6 +133,7 @@ fn reader<'a>(file: Option<File<'a>>, environment: &'a BTreeMap<String, String>)
     Reader {
         defaults,
         given,
+        file,
         folder: file.map_or(Path::new(""), |file| file.folder),
         environment,
         problems,

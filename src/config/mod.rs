@@ -18,8 +18,10 @@ mod load;
 mod mask;
 mod origin;
 mod people;
+mod policy;
 mod reader;
 mod refusal;
+mod reread;
 mod secret_ref;
 mod sections;
 mod size;
@@ -39,6 +41,8 @@ use crate::domain::secret::Secret;
 pub use keys::known_keys;
 pub use load::{File, Need, load, resolve};
 pub use origin::AllowedOrigin;
+pub use policy::Policy;
+pub use reread::{Reading, Reread};
 
 /// `daemon.toml` as it is built in: every key with its default, explained.
 pub const DEFAULTS: &str = include_str!("../../daemon.toml");
@@ -56,6 +60,8 @@ pub struct Config {
     pub store: Store,
     /// `[admin]`
     pub admin: Admin,
+    /// `[policy]`
+    pub policy: Policy,
     /// `[history]`
     pub history: History,
     /// `[secrets]`: what `secret("NAME")` gives to scripts.
@@ -65,6 +71,8 @@ pub struct Config {
     /// Secrets that are named but not there, when [`Need`] did not ask for them; their values are
     /// empty. `bursar check` shows them as warnings.
     pub absent_secrets: Vec<Diagnostic>,
+    /// The way to read policy again, when there is a file.
+    pub reread: Option<Reread>,
 }
 
 /// `[gateway]`: the merchant's account.

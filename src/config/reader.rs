@@ -8,7 +8,7 @@ use super::keys;
 use super::refusal::Refusal;
 use super::secret_ref::{self, SecretRef};
 use super::source::{Entries, Entry, Value};
-use super::{Need, listen};
+use super::{File, Need, listen};
 use crate::domain::diagnostic::{Diagnostic, Place};
 use crate::domain::secret::Secret;
 
@@ -21,6 +21,8 @@ pub struct Reader<'a> {
     pub defaults: Entries,
     /// What is laid over them: the file, then the environment.
     pub given: Entries,
+    /// The operator's file, for what is no single value.
+    pub file: Option<File<'a>>,
     /// The folder that relative paths start at.
     pub folder: &'a Path,
     /// Where `env:` looks.

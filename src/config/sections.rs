@@ -7,7 +7,7 @@ use super::reader::Reader;
 use super::refusal::Refusal;
 use super::{
     Admin, Callbacks, Config, Gateway, History, Limits, Log, LogFormat, Need, Scripts, ScriptsHttp,
-    Store, base_url, callback_path, choice, duration, listen, origin, size,
+    Store, base_url, callback_path, choice, duration, listen, origin, policy, size,
 };
 
 const KIB: u64 = 1 << 10;
@@ -22,6 +22,7 @@ pub fn read(reader: &mut Reader<'_>, need: Need) -> Config {
         scripts: scripts(reader),
         store: store(reader),
         admin: admin(reader, need),
+        policy: policy::read(reader),
         history: history(reader),
         secrets: reader
             .secret_names()
@@ -33,6 +34,7 @@ pub fn read(reader: &mut Reader<'_>, need: Need) -> Config {
             .collect::<BTreeMap<_, _>>(),
         log: log(reader),
         absent_secrets: std::mem::take(&mut reader.absent),
+        reread: None,
     };
     reader.two_listeners(config.callbacks.listen, config.admin.listen);
     config

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, KEYS, Kind, NOT_YET, TABLES};
+use super::keys::{self, KEYS, Kind, LISTS, NOT_YET, TABLES};
 use super::{mask, people, secret_ref};
 use crate::domain::diagnostic::{Diagnostic, Place, closest};
 
@@ -38,6 +38,20 @@ pub enum Value {
 }
 
 impl Value {
+    /// The value in one text, for comparison only: it may be a secret.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Integer(number) => number.to_string(),
+            Self::Boolean(value) => value.to_string(),
+            Self::List(items) => {
+                let items: Vec<String> = items.iter().map(|item| item.value.to_text()).collect();
+                items.join("\n")
+            }
+            Self::Other(what) => (*what).to_owned(),
+        }
+    }
+
     /// What it is, in the words of error messages.
     pub fn describe(&self) -> &'static str {
         match self {
@@ -92,6 +106,9 @@ impl Walk<'_> {
             };
             if name == people::TABLE {
                 self.people(value);
+                continue;
+            }
+            if LISTS.contains(&name.as_str()) {
                 continue;
             }
             let problem = if NOT_YET.contains(&name.as_str()) {
@@ -285,8 +302,9 @@ fn unknown(name: &str, is_table: bool) -> Diagnostic {
         let (_, last) = known.name.rsplit_once('.')?;
         (last == key).then_some(known.name)
     });
-    let siblings = KEYS.iter().filter_map(|known| {
-        let (parent, last) = known.name.rsplit_once('.')?;
+    let names = KEYS.iter().map(|known| known.name).chain(LISTS);
+    let siblings = names.filter_map(|known| {
+        let (parent, last) = known.rsplit_once('.')?;
         (parent == table).then_some(last)
     });
     let problem = Diagnostic::new(format!("unknown key `{name}`"));

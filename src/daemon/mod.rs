@@ -4,6 +4,7 @@
 //! scripts are loaded, and only then does anything happen. The order of the stop: nothing new is
 //! taken in, what runs ends by itself or at its next step, the store is closed last.
 
+mod policy;
 mod reload;
 mod start;
 pub mod watch;

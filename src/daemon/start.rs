@@ -8,7 +8,7 @@ use tokio::sync::watch as flag;
 use tokio::task::JoinSet;
 
 use super::watch::{LOOK_EVERY, Watch};
-use super::{Daemon, reload, tidy_up, wake};
+use super::{Daemon, policy, reload, tidy_up, wake};
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::diagnostic::{Diagnostic, render};
@@ -89,6 +89,7 @@ pub(super) async fn start(
         sweep_every: config.gateway.sweep_every,
         balance_check_every: config.gateway.balance_check_every,
         history: config.history,
+        policy: config.policy.rules.clone(),
     })?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());
     let first = reload::look(&handle, &config.scripts.dir).await?;
@@ -97,10 +98,11 @@ pub(super) async fn start(
     {
         return Err(StartError::Scripts(errors));
     }
+    handle.learn_rates().await;
     let (beats, wakeups) = Wakeups::start().await?;
     handle.start()?;
     let (stop, stopped) = flag::channel(false);
-    let loops = vec![
+    let mut loops = vec![
         tokio::spawn(wake(handle.clone(), beats, wakeups, stopped.clone())),
         tokio::spawn(reload::follow(
             handle.clone(),
@@ -111,6 +113,12 @@ pub(super) async fn start(
         )),
         tokio::spawn(tidy_up(handle.clone(), stopped.clone())),
     ];
+    telemetry.policy_doubted(&config.policy.doubts);
+    loops.extend(config.reread.map(|reread| {
+        let (handle, telemetry) = (handle.clone(), telemetry.clone());
+        let follow = policy::follow(handle, reread, config.policy, telemetry, stopped.clone());
+        tokio::spawn(follow)
+    }));
     let addresses = (local(&callbacks)?, local(&admin)?);
     let routers = (
         http::callbacks(handle.clone(), &config.callbacks, &telemetry),

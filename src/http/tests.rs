@@ -18,6 +18,7 @@ use super::{admin, bind, callbacks, serve};
 use crate::config;
 use crate::domain::clock::SystemClock;
 use crate::domain::payment::Patience;
+use crate::domain::policy::Policy;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signer;
 use crate::gateway::Client;
@@ -84,6 +85,7 @@ impl World {
             balance_check_every: Duration::ZERO,
             max_in_flight: 1,
             history: config.history,
+            policy: Policy::default(),
         })
         .unwrap();
         Self {

@@ -18,6 +18,7 @@ use super::key_locks::KeyLocks;
 use super::pace::Pace;
 use super::pause::Pauses;
 use super::payments::{Payments, PaymentsParts, People, Quiet, Watched};
+use super::policy::{self, Guard};
 use super::reachability::Reachability;
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
@@ -89,6 +90,8 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
+        let policy = Guard::new(parts.policy, parts.store.clone(), parts.clock.now())?;
+        let policy = Arc::new(policy);
         let generations = Generations::new(
             parts.store.clone(),
             parts.limits.clone(),
@@ -122,6 +125,7 @@ impl Handle {
             firings: Arc::clone(&firings),
             dispatcher: Arc::clone(&dispatcher),
             patience: parts.patience,
+            policy: Arc::clone(&policy),
         });
         let context = Context {
             tokio: tokio::runtime::Handle::current(),
@@ -130,6 +134,7 @@ impl Handle {
             verifier: parts.verifier,
             payments,
             pauses,
+            policy,
             http: parts.http,
             files: parts.files,
             clock: parts.clock,
@@ -214,10 +219,12 @@ impl Handle {
             let waits = waits::run(Arc::clone(context));
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             let balances = balances::run(Arc::clone(context));
+            let rates = policy::refresh(Arc::clone(context));
             tasks.extend([
                 context.tokio.spawn(sweep),
                 context.tokio.spawn(waits),
                 context.tokio.spawn(balances),
+                context.tokio.spawn(rates),
             ]);
         }
         Ok(())

@@ -213,6 +213,9 @@ fn take(
         // What could not happen changes nothing.
         if payment.alarm.is_none() {
             put(commit, &payment.after, happening);
+            if payment.after.state.is_final() && !payment.before.value.state.is_final() {
+                context.policy.ended(&payment.after, commit);
+            }
         }
     } else if may_be_a_payment(callback) {
         let place = (

@@ -68,6 +68,7 @@ use crate::domain::clock::Clock;
 use crate::domain::diagnostic::Diagnostic;
 use crate::domain::id::TransactionKey;
 use crate::domain::payment::Patience;
+use crate::domain::policy::Policy;
 use crate::gateway::Client;
 use crate::outbound::{DataFolder, ScriptHttp};
 use crate::scripting::Known;
@@ -91,6 +92,7 @@ use key_locks::KeyLocks;
 use pace::Pace;
 use pause::Pauses;
 use payments::Payments;
+use policy::Guard;
 use reachability::Reachability;
 use slots::Slots;
 use waits::Waits;
@@ -126,6 +128,8 @@ pub struct Parts {
     pub balance_check_every: Duration,
     /// What is kept of the past.
     pub history: History,
+    /// What may be paid.
+    pub policy: Policy,
 }
 
 /// What the parts of the runner share.
@@ -136,6 +140,7 @@ struct Context {
     verifier: Verifier,
     payments: Payments,
     pauses: Arc<Pauses>,
+    policy: Arc<Guard>,
     http: ScriptHttp,
     files: DataFolder,
     clock: Arc<dyn Clock>,

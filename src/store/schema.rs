@@ -15,6 +15,7 @@ use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::pause::Pause;
 use crate::domain::payment::Payment;
 use crate::domain::plan::Plan;
+use crate::domain::policy::Spent;
 use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
 
@@ -41,6 +42,12 @@ pub const AWAITED: Table<(Timestamp, String), Awaited> = Table::new("awaited/", 
 pub const EDITORS: Table<(String, String), Editor> = Table::new("editor/", 1);
 /// The pauses of money in force, by the script's name, empty for all money.
 pub const PAUSES: Table<String, Pause> = Table::new("pause/", 1);
+/// What counts against the limits of policy: every payment that policy did not refuse, from its
+/// decision on, unless it ended without money having moved. By the time of the decision, cut to
+/// milliseconds.
+pub const SPENT: Table<(Timestamp, ForeignId), Spent> = Table::new("spent/", 1);
+/// When the first payment to an address was confirmed, by the address in its canonical form.
+pub const FIRST_PAID: Table<String, Timestamp> = Table::new("first_paid/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
 pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2);

@@ -62,6 +62,8 @@ metrics! {
     clock_jumps_total: IntCounter;
     /// Reloads of the scripts folder, by outcome: swapped, failed.
     reloads_total: IntCounterVec["outcome"];
+    /// Reloads of the policy, by outcome: swapped, failed.
+    policy_reloads_total: IntCounterVec["outcome"];
     /// HTTP requests of scripts, by outcome: answered, invalid, unknown_secret, not_allowed, unavailable, timeout, too_large.
     script_requests_total: IntCounterVec["outcome"];
     /// What was deleted because it is older than is kept, by kind: runs, slots, sets, blobs.

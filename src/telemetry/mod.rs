@@ -12,6 +12,7 @@ pub mod logging;
 mod metrics;
 mod outbound;
 mod people;
+mod policy;
 mod runner;
 mod store;
 mod triggers;

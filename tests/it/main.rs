@@ -28,6 +28,7 @@ mod payments;
 mod payouts;
 #[cfg(test)]
 mod plans;
+mod policy;
 mod refunds;
 mod reload;
 mod schedules;

@@ -139,9 +139,20 @@ impl Stage {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// The same, with a configuration of its own.
+    pub async fn start_as(&self, config: Config) -> Running {
+        self.try_start_as(config)
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// The same, when it may fail.
     pub async fn try_start(&self) -> Result<Running, StartError> {
-        let daemon = Daemon::start(self.resolved(), Arc::clone(&self.clock)).await?;
+        self.try_start_as(self.resolved()).await
+    }
+
+    async fn try_start_as(&self, config: Config) -> Result<Running, StartError> {
+        let daemon = Daemon::start(config, Arc::clone(&self.clock)).await?;
         let callbacks = format!("http://{}/callbacks", daemon.callbacks_addr());
         let admin = format!("http://{}", daemon.admin_addr());
         self.control.set_callback_url(Some(callbacks.clone()));

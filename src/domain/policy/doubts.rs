@@ -1,7 +1,9 @@
 //! What makes no sense in a policy: rules that never decide, limits that never count.
 
+use std::collections::BTreeSet;
+
 use super::decision::Verdict;
-use super::rules::{Matchers, Policy};
+use super::rules::{Addresses, Matchers, Policy, Weekdays};
 use crate::domain::operation::Operation;
 
 /// A limit or a rule of a policy.
@@ -142,7 +144,7 @@ impl Matchers {
         let addresses = fits(
             self.addresses.as_ref(),
             others.addresses.as_ref(),
-            |a, b| a.are_among(b),
+            Addresses::are_among,
         );
         let not_addresses = match (&others.not_addresses, &self.not_addresses, &self.addresses) {
             (None, _, _) => true,
@@ -153,37 +155,27 @@ impl Matchers {
         let hours = fits(self.hours.as_ref(), others.hours.as_ref(), |a, b| {
             (0..24 * 60).all(|minute| !a.has_minute(minute) || b.has_minute(minute))
         });
-        addresses
-            && not_addresses
-            && hours
-            && fits(
-                self.currencies.as_ref(),
-                others.currencies.as_ref(),
-                |a, b| a.is_subset(b),
-            )
-            && fits(self.above.as_ref(), others.above.as_ref(), |a, b| a >= b)
-            && fits(self.below.as_ref(), others.below.as_ref(), |a, b| a <= b)
-            && fits(self.scripts.as_ref(), others.scripts.as_ref(), |a, b| {
-                a.is_subset(b)
-            })
-            && fits(self.handlers.as_ref(), others.handlers.as_ref(), |a, b| {
-                a.is_subset(b)
-            })
-            && fits(self.kinds.as_ref(), others.kinds.as_ref(), |a, b| {
-                a.is_subset(b)
-            })
-            && fits(
-                self.first_seen.as_ref(),
-                others.first_seen.as_ref(),
-                |a, b| a <= b,
-            )
-            && fits(self.weekdays.as_ref(), others.weekdays.as_ref(), |a, b| {
-                a.are_among(b)
-            })
-            && fits(
-                self.batch_above.as_ref(),
-                others.batch_above.as_ref(),
-                |a, b| a >= b,
-            )
+        let weekdays = fits(
+            self.weekdays.as_ref(),
+            others.weekdays.as_ref(),
+            Weekdays::are_among,
+        );
+        let (mine, theirs) = (&self.currencies, &others.currencies);
+        let currencies = fits(mine.as_ref(), theirs.as_ref(), BTreeSet::is_subset);
+        let (mine, theirs) = (&self.scripts, &others.scripts);
+        let scripts = fits(mine.as_ref(), theirs.as_ref(), BTreeSet::is_subset);
+        let (mine, theirs) = (&self.handlers, &others.handlers);
+        let handlers = fits(mine.as_ref(), theirs.as_ref(), BTreeSet::is_subset);
+        let (mine, theirs) = (&self.kinds, &others.kinds);
+        let kinds = fits(mine.as_ref(), theirs.as_ref(), BTreeSet::is_subset);
+        let (mine, theirs) = (&self.first_seen, &others.first_seen);
+        let first_seen = fits(mine.as_ref(), theirs.as_ref(), |a, b| a <= b);
+        let (mine, theirs) = (&self.batch_above, &others.batch_above);
+        let batch = fits(mine.as_ref(), theirs.as_ref(), |a, b| a >= b);
+        let amounts = fits(self.above.as_ref(), others.above.as_ref(), |a, b| a >= b)
+            && fits(self.below.as_ref(), others.below.as_ref(), |a, b| a <= b);
+        let who = scripts && handlers;
+        let whereto = addresses && not_addresses && first_seen;
+        currencies && kinds && amounts && batch && who && whereto && hours && weekdays
     }
 }

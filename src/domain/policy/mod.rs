@@ -10,6 +10,7 @@ mod decision;
 mod doubts;
 mod matching;
 mod period;
+mod proposed;
 mod rates;
 mod rules;
 mod sums;
@@ -20,6 +21,7 @@ mod timeline;
 pub use decide::{Facts, MAX_BATCH, OTHERWISE, decide};
 pub use decision::{Decision, Proposal, Reason, Terms, Verdict};
 pub use doubts::{Doubt, Subject, doubts};
+pub use proposed::{explained, proposed};
 pub use rates::{NoRate, Rates};
 pub use rules::{
     Addresses, By, Cap, Hours, Limit, Matchers, Per, Policy, Rule, Weekdays, canonical,

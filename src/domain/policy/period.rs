@@ -71,6 +71,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn calendar_periods_begin_at_midnight_in_the_zone() {
         use chrono_tz::{Africa, America, Europe};
         for (per, at, zone, expected) in [

@@ -61,14 +61,9 @@ fn approve(quorum: u32) -> Verdict {
     })
 }
 
-/// A policy with something of everything.
-fn policy() -> Policy {
-    let rule = |name: &str, of: Matchers, decide: Verdict| Rule {
-        name: name.into(),
-        of,
-        decide,
-    };
-    let limits = vec![
+/// Limits with something of everything.
+fn limits() -> Vec<Limit> {
+    vec![
         limit("bitcoin per payment", "0.5", "BTC", Per::Payment),
         limit("ether per day", "1", "ETH", Per::Day),
         Limit {
@@ -94,7 +89,16 @@ fn policy() -> Policy {
             },
             ..limit("everything", "1", "EUR", Per::Month)
         },
-    ];
+    ]
+}
+
+/// A policy with something of everything.
+fn policy() -> Policy {
+    let rule = |name: &str, of: Matchers, decide: Verdict| Rule {
+        name: name.into(),
+        of,
+        decide,
+    };
     let rules = vec![
         rule(
             "never here",
@@ -138,7 +142,7 @@ fn policy() -> Policy {
         otherwise: approve(1),
         max_batch: 1000,
         zone: chrono_tz::Europe::Berlin,
-        limits,
+        limits: limits(),
         rules,
         ..Policy::default()
     }
@@ -158,6 +162,7 @@ fn rates() -> Rates {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn decisions_come_with_their_reasons_and_numbers() {
     let policy = policy();
     let mut sums = Sums::new(&policy, at("2026-01-01T00:00:00Z"));

@@ -109,7 +109,7 @@ pub(super) async fn scripts(State(admin): State<Admin>) -> Shown {
 }
 
 /// Asks the runner for a view, on a thread that may wait for the disk.
-async fn view<F>(admin: Admin, ask: F) -> Shown
+pub(super) async fn view<F>(admin: Admin, ask: F) -> Shown
 where
     F: FnOnce(&Handle) -> Result<Value, ViewError> + Send + 'static,
 {
@@ -288,7 +288,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
         .map_err(|error| Failure::bad_request(format!("the body must be {shape}: {error}")))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());

@@ -14,6 +14,7 @@ mod approvals;
 mod failure;
 mod filters;
 mod money;
+mod policy;
 
 use axum::extract::State;
 use axum::http::header::{
@@ -84,6 +85,7 @@ fn looking() -> Router<Admin> {
         .route("/schedules", get(api::schedules))
         .route("/schedules/history/{*name}", get(api::slot_history))
         .route("/scripts", get(api::scripts))
+        .route("/policy/test", post(policy::test))
         .route("/pause", get(money::pauses))
 }
 

@@ -37,7 +37,7 @@ use crate::domain::payment::{
 use crate::domain::policy::Verdict;
 use crate::gateway::Client;
 use crate::store::schema::PAYMENTS;
-use crate::store::{Changes, ReadError, Store};
+use crate::store::{Changes, CommitError, ReadError, Store};
 use crate::telemetry::Telemetry;
 
 use approval::{approved_in, note_address};
@@ -150,7 +150,7 @@ struct Inner {
     /// What the operator has decided about payments of unknown fate.
     patience: Patience,
     people: People,
-    policy: Guard,
+    policy: Arc<Guard>,
 }
 
 /// What the money path works with.
@@ -168,6 +168,7 @@ pub(super) struct PaymentsParts {
     pub(super) firings: Arc<Firings>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) patience: Patience,
+    pub(super) policy: Arc<Guard>,
 }
 
 /// No attempt begins while this is held.
@@ -192,7 +193,7 @@ impl Payments {
             dispatcher: parts.dispatcher,
             patience: parts.patience,
             people: parts.people,
-            policy: Guard,
+            policy: parts.policy,
         }))
     }
 
@@ -242,7 +243,7 @@ impl Payments {
         let effect = planned.content.operation.effect();
         let event = if effect == Effect::Pay {
             let proposal = proposal(&planned, &planned.origin, request.batch);
-            let decision = self.0.policy.decide(&proposal, &mut changes);
+            let decision = self.0.policy.decide(&proposal, &mut changes)?;
             let event = match &decision.verdict {
                 Verdict::Allow => Event::Allowed,
                 Verdict::Refuse => Event::Refused,
@@ -263,16 +264,30 @@ impl Payments {
         put(&mut changes, &planned, &happening);
         let alerted = self.await_people(&planned, &happening, &mut changes);
         // The lock makes a refusal impossible within one process, and there is only one.
-        self.0
-            .store
-            .commit(changes)
-            .await
-            .map_err(|error| store_stop(&error))?;
+        let committed = self.0.store.commit(changes).await;
         drop(happening);
+        self.reserved(&planned.foreign_id, &committed)?;
         self.0.people.dispatcher.enqueue(alerted);
         self.0.telemetry.payment_moved(&planned);
         CrashPoint::IntentRecorded.pass();
         Ok(planned)
+    }
+
+    /// Tells policy what came of the commit of its decision.
+    fn reserved(
+        &self,
+        foreign_id: &ForeignId,
+        committed: &Result<(), CommitError>,
+    ) -> Result<(), PayError> {
+        match committed {
+            Ok(()) => self.0.policy.committed(foreign_id),
+            Err(CommitError::Refused | CommitError::Unstorable { .. }) => {
+                self.0.policy.not_committed(foreign_id);
+            }
+            // It may be on disk all the same; the next start sees what is.
+            Err(CommitError::Poisoned) => {}
+        }
+        committed.as_ref().map_err(store_stop).copied()
     }
 
     /// The key is known: the same payment goes on from where it stands, another one is refused.

@@ -71,8 +71,8 @@ impl Payments {
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
             put(&mut changes, &payment, &happening);
-            if payment.state.is_final() && payment.state != State::Confirmed {
-                self.0.policy.release(&payment, &mut changes);
+            if payment.state.is_final() && !stored.value.state.is_final() {
+                self.0.policy.ended(&payment, &mut changes);
             }
             let started = is_now_held(&stored.value, &payment)
                 .then(|| alerts::payment_held(&self.0.firings, &payment, &happening, &mut changes));
