@@ -1,5 +1,6 @@
 //! `bursar check`: configuration and scripts, without running anything.
 
+use super::check_policy;
 use super::exit_code::{Failure, Outcome};
 use super::output::{complain, print};
 use super::settings::Settings;
@@ -18,6 +19,10 @@ pub(super) struct Options {}
 pub(super) fn run(settings: &Settings, _options: Options) -> Outcome {
     let config = settings.load(Need::Nothing)?;
     let set = compile(&config).map_err(|mistakes| Failure::bad_input(&mistakes))?;
+    let odd = check_policy::mistakes(&config.policy, &set);
+    if !odd.is_empty() {
+        return Err(Failure::bad_input(&odd));
+    }
     let now = SystemClock.now();
     for script in set.scripts() {
         print(&describe(script, set.handlers(), now));
@@ -28,6 +33,9 @@ pub(super) fn run(settings: &Settings, _options: Options) -> Outcome {
         counted(set.scripts().len(), "script"),
         counted(set.handlers().len(), "handler"),
     ));
+    for doubtful in &check_policy::warnings(&config.policy) {
+        complain(&warning(doubtful));
+    }
     for absent in &config.absent_secrets {
         complain(&warning(absent));
     }

@@ -12,6 +12,7 @@ mod batches;
 mod call;
 mod callbacks;
 mod check;
+mod check_policy;
 mod dev;
 mod exchange;
 mod exit_code;

@@ -577,3 +577,116 @@ async fn what_would_be_decided_is_explained_and_changes_nothing() {
     );
     daemon.stop().await;
 }
+
+/// The binary in that folder, with nothing in its environment. Answers exit code, standard output
+/// and standard error.
+fn bursar(folder: &std::path::Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bursar"));
+    let command = command.args(arguments).current_dir(folder).env_clear();
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_finds_what_cannot_have_been_meant() {
+    let stage = stage(Options::default(), "").await;
+    let folder = stage.folder.path();
+    let check = |policy: &str| {
+        stage.write("daemon.toml", policy);
+        bursar(folder, &["check"])
+    };
+    let (code, out, err) = check(&cap("day", "1"));
+    assert_eq!(code, 0, "{out}{err}");
+    let odd = r#"
+[[policy.rule]]
+name = "all of it"
+currency = ["BTC", "ETH"]
+decide = "refuse"
+[[policy.rule]]
+name = "some of it"
+currency = "ETH"
+above = "1"
+decide = "allow"
+[[policy.rule]]
+name = "whose?"
+script = "payroll"
+handler = "going"
+decide = "allow"
+[[policy.rule]]
+name = "whose else?"
+script = "payr"
+decide = "allow"
+"#;
+    let (code, _, err) = check(&format!("{}{odd}", cap("day", "1")));
+    assert_eq!(code, 64, "{err}");
+    for expected in [
+        "the limit `day` never counts anything: the rule `all of it` refuses",
+        "the rule `some of it` never decides: `all of it`, which comes before it",
+        "`whose?` speaks of the script `payroll`, which is not there",
+        "`whose else?` speaks of the script `payr`, which is not there",
+        "did you mean \"payer\"?",
+        "daemon.toml:11:1",
+    ] {
+        assert!(err.contains(expected), "{expected} is missing in\n{err}");
+    }
+    let (code, _, err) = check(&cap("day", "1").replace("BTC", "BTX"));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("warning: `day` speaks of BTX"), "{err}");
+    let (code, _, err) = check(
+        "[[policy.rule]]\nname = \"d\"\naddress = { file = \"deny.txt\" }\ndecide = \"refuse\"\n",
+    );
+    assert_eq!(code, 64, "{err}");
+    assert!(err.contains("`deny.txt` cannot be read"), "{err}");
+    stage.write("deny.txt", "good\nnot good\n");
+    let (code, _, err) = bursar(folder, &["check"]);
+    assert_eq!(code, 64, "{err}");
+    assert!(err.contains("deny.txt:2:1"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_is_tested_from_the_shell_with_and_without_a_daemon() {
+    let stage = stage(Options::default(), &cap("day", "0.1")).await;
+    let daemon = stage.start().await;
+    assert_eq!(
+        pay_one(&stage, &daemon, "payer", row("s1", "0.06", "tb1qa")).await,
+        ""
+    );
+    let folder = stage.folder.path();
+    let listen = daemon.admin.strip_prefix("http://").unwrap();
+    stage.write(
+        "daemon.toml",
+        &format!("admin.listen = \"{listen}\"\n{}", cap("day", "0.1")),
+    );
+    stage.write("one.json", &row("t", "0.05", "tb1qa").to_string());
+    let (code, out, err) = bursar(folder, &["policy", "test", "one.json"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("refused: `day`: 0.06 of 0.1 BTC spent today"),
+        "{out}"
+    );
+    let (code, out, _) = bursar(
+        folder,
+        &["policy", "test", "one.json", "--offline", "--json"],
+    );
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["source"]), (0, &json!("configuration")));
+    assert_eq!(told["payments"][0]["verdict"], "allow", "{told:#}");
+    daemon.stop().await;
+    let (code, out, _) = bursar(folder, &["policy", "test", "one.json"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("nothing counts as spent"), "{out}");
+    stage.write("one.json", "{\"amount\": \"x\"}");
+    let (code, _, err) = bursar(folder, &["policy", "test", "one.json"]);
+    assert_eq!(code, 64, "{err}");
+    assert!(
+        err.contains("it has no `currency`") && err.contains("`x` is not a decimal"),
+        "{err}"
+    );
+    let (code, _, err) = bursar(folder, &["policy", "test", "none.json"]);
+    assert_eq!(code, 1, "{err}");
+}

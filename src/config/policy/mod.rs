@@ -36,6 +36,8 @@ pub struct Policy {
     pub doubts: Vec<Diagnostic>,
     /// The files with addresses that it names.
     pub files: Vec<PathBuf>,
+    /// Where limits and rules begin, by their names.
+    pub places: BTreeMap<String, Place>,
 }
 
 /// What an approval takes unless it says otherwise.
@@ -103,10 +105,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Policy {
         };
         doubted(doubt, place)
     });
+    let doubts = doubts.collect();
+    let limits = rules.limits.iter().map(|limit| limit.name.clone());
+    let of_limits = limits.zip(places_of_limits);
+    let of_rules = rules.rules.iter().map(|rule| rule.name.clone());
+    let of_rules = of_rules.zip(places_of_rules);
+    let places = of_limits.chain(of_rules).collect();
     Policy {
-        doubts: doubts.collect(),
         rules,
+        doubts,
         files: reading.files,
+        places,
     }
 }
 

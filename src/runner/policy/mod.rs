@@ -11,6 +11,8 @@
 
 mod people;
 mod rates;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
