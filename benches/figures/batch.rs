@@ -1,6 +1,8 @@
-//! The payout script: a CSV of 2,000 rows, read and paid with `withdraw_all`, against a gateway that takes 20 ms to answer, 16 in flight, beside what
-//! that allows at most.
+//! The payout script: a CSV of 2,000 rows, read and paid with `withdraw_all` under a policy of twenty
+//! limits and rules, against a gateway that takes 20 ms to answer, 16 in flight, beside what that
+//! allows at most.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use bursar::simulator::Options;
@@ -31,7 +33,7 @@ schedule("pay", "0 0 1 1 *", |tick| {
             settle_after: None,
             ..Options::default()
         };
-        let world = world::start(script, options).await;
+        let world = world::start_with(script, &policy(), options).await;
         std::fs::write(world.folder.path().join("data/payouts.csv"), payouts()).unwrap();
         let runner = world.daemon.runner().clone();
         let begin = Instant::now();
@@ -72,4 +74,32 @@ fn payouts() -> String {
     (0..ROWS)
         .map(row)
         .fold(head, |csv: String, row| csv + row.as_str())
+}
+
+/// Ten limits and ten rules that speak of every payment and refuse none.
+fn policy() -> String {
+    let mut text = "policy.max_batch = 2000\n".to_owned();
+    for number in 0..10 {
+        let (per, by) = [
+            ("day", "all"),
+            ("24h", "script"),
+            ("month", "address"),
+            ("payment", "all"),
+        ][number % 4];
+        write!(
+            text,
+            "[[policy.limit]]\nname = \"limit {number}\"\ncurrency = \"BTC\"\namount = \"1000\"\nper = \"{per}\"\nby = \"{by}\"\n"
+        )
+        .unwrap();
+    }
+    for number in 0..9 {
+        write!(
+            text,
+            "[[policy.rule]]\nname = \"rule {number}\"\ncurrency = \"BTC\"\nabove = \"{}\"\ndecide = \"refuse\"\n",
+            number + 1
+        )
+        .unwrap();
+    }
+    text.push_str("[[policy.rule]]\nname = \"rest\"\nfirst_seen = \"24h\"\ndecide = \"allow\"\n");
+    text
 }

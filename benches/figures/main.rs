@@ -16,6 +16,7 @@ mod batch;
 mod callbacks;
 mod handlers;
 mod load;
+mod policy;
 mod rebuild;
 mod runs;
 mod start;
@@ -25,13 +26,14 @@ mod world;
 type Measurement = (&'static str, fn());
 
 fn main() {
-    let measurements: [Measurement; 6] = [
+    let measurements: [Measurement; 7] = [
         ("callbacks", callbacks::measure),
         ("handlers", handlers::measure),
         ("batch", batch::measure),
         ("start", start::measure),
         ("runs", runs::measure),
         ("rebuild", rebuild::measure),
+        ("policy", policy::measure),
     ];
     let wanted: Vec<String> = std::env::args()
         .skip(1)

@@ -221,10 +221,7 @@ impl Sums {
         for (limit, counter) in policy.limits.iter().zip(&mut self.0) {
             if limit.per != Per::Payment
                 && let Some(scope) = scope(limit.by, payment)
-                && limit
-                    .of
-                    .hold(payment, first_paid, policy.zone, true)
-                    .is_ok()
+                && limit.of.count(payment, first_paid, policy.zone)
             {
                 counter.add(scope, &payment.currency, at, units);
             }
