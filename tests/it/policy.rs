@@ -690,3 +690,38 @@ async fn policy_is_tested_from_the_shell_with_and_without_a_daemon() {
     let (code, _, err) = bursar(folder, &["policy", "test", "none.json"]);
     assert_eq!(code, 1, "{err}");
 }
+
+/// A page of the project.
+fn page(name: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policies_that_are_shown_are_policies() {
+    let shown = page("docs/policy.md");
+    let shown = shown.split("```toml\n").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    // In the file of defaults the lists are examples, and therefore remarks.
+    let defaults = page("daemon.toml");
+    let examples = defaults.split("\n# [[policy.limit]]").nth(1).unwrap();
+    let examples = examples.split("\n\n# What is kept").next().unwrap();
+    let examples = examples.replace("\n# ", "\n");
+    let stage = stage(Options::default(), "").await;
+    stage.write("deny.txt", "tb1qthief\n");
+    for (policy, rows) in [
+        (shown.to_owned(), 6),
+        (format!("[[policy.limit]]{examples}"), 2),
+    ] {
+        stage.write("daemon.toml", &policy);
+        let config = bursar::config::load(
+            Some(&stage.path("daemon.toml")),
+            &BTreeMap::new(),
+            bursar::config::Need::Nothing,
+        );
+        let policy = config
+            .unwrap_or_else(|errors| panic!("{}", bursar::domain::diagnostic::render(&errors)))
+            .policy;
+        assert_eq!(policy.places.len(), rows);
+        assert_eq!(policy.doubts, Vec::new());
+    }
+}
