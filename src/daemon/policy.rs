@@ -37,6 +37,7 @@ pub(super) async fn follow(
         reread,
         seen: Vec::new(),
         read: None,
+        reading: None,
         told: Vec::new(),
     };
     loop {
@@ -60,6 +61,8 @@ struct Following {
     seen: Vec<Stamp>,
     /// The files when they were last read; `None` when they never were.
     read: Option<Vec<Stamp>>,
+    /// What was read then.
+    reading: Option<Reading>,
     /// Keys that were said to need a restart.
     told: Vec<String>,
 }
@@ -80,8 +83,6 @@ impl Following {
         if self.files.iter().map(|file| stamp(file)).ne(now.clone()) {
             return;
         }
-        let is_first = self.read.is_none();
-        let before = self.files.clone();
         let mut files = watched(&self.reread, &reading.files);
         if reading.policy.is_err() {
             // The policy in force has its files too, and what is wrong may be in one of them.
@@ -89,22 +90,16 @@ impl Following {
             files.sort();
             files.dedup();
         }
-        self.read = Some(if files == before {
-            now
-        } else {
-            files.iter().map(|file| stamp(file)).collect()
-        });
+        // A file that was not followed yet may have changed since: then everything is read again.
+        self.read = (files == self.files).then_some(now);
         self.files = files;
-        self.take_over(handle, telemetry, reading, is_first).await;
+        if self.reading.as_ref() != Some(&reading) {
+            self.reading = Some(reading.clone());
+            self.take_over(handle, telemetry, reading).await;
+        }
     }
 
-    async fn take_over(
-        &mut self,
-        handle: &Handle,
-        telemetry: &Telemetry,
-        reading: Reading,
-        is_first: bool,
-    ) {
+    async fn take_over(&mut self, handle: &Handle, telemetry: &Telemetry, reading: Reading) {
         if reading.changed != self.told {
             self.told.clone_from(&reading.changed);
             if !reading.changed.is_empty() {
@@ -112,12 +107,7 @@ impl Following {
             }
         }
         match reading.policy {
-            // The file is as it was when the daemon was started.
-            Ok(policy) if policy == self.last => {
-                if !is_first {
-                    telemetry.policy_unchanged();
-                }
-            }
+            Ok(policy) if policy == self.last => telemetry.policy_unchanged(),
             Ok(policy) => match handle.replace_policy(policy.rules.clone()).await {
                 Ok(()) => {
                     telemetry.policy_replaced(policy.rules.limits.len(), policy.rules.rules.len());
@@ -128,6 +118,7 @@ impl Following {
                     telemetry.store_unreadable(&error);
                     // Tried again at the next look.
                     self.read = None;
+                    self.reading = None;
                 }
             },
             Err(mistakes) => telemetry.policy_refused(&mistakes),

@@ -17,9 +17,9 @@ impl Telemetry {
         tracing::error!("the policy was not reloaded, the one before goes on\n{text}");
     }
 
-    /// The files have changed, and say the same.
+    /// The files were read, and say what is in force.
     pub fn policy_unchanged(&self) {
-        tracing::debug!("the configuration was saved, and its policy is the one in force");
+        tracing::debug!("the configuration was read, and its policy is the one in force");
     }
 
     /// Something in the policy makes no sense.

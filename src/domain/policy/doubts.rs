@@ -47,6 +47,14 @@ pub fn doubts(policy: &Policy) -> Vec<Doubt> {
                 ),
                 help: "remove one of the two, or let the rule speak of less".into(),
             });
+        } else if !can_be_reached(policy, &limit.of) {
+            found.push(Doubt {
+                about,
+                message: format!(
+                    "the limit `{name}` never counts anything: no rule allows what it speaks of, and what no rule speaks of is refused"
+                ),
+                help: "add a rule that allows it, or remove the limit".into(),
+            });
         }
     }
     for (number, rule) in policy.rules.iter().enumerate() {
@@ -100,7 +108,38 @@ fn refused_by<'a>(policy: &'a Policy, limit: &Matchers) -> Option<&'a str> {
     wider.next().map(|rule| rule.name.as_str())
 }
 
+/// Whether anything that a limit speaks of can be paid at all.
+fn can_be_reached(policy: &Policy, limit: &Matchers) -> bool {
+    let mut allowing = policy
+        .rules
+        .iter()
+        .filter(|rule| rule.decide != Verdict::Refuse);
+    policy.otherwise != Verdict::Refuse || allowing.any(|rule| !limit.is_apart_from(&rule.of))
+}
+
 impl Matchers {
+    /// Whether nothing can fulfil both these and the others, as far as that can be seen.
+    fn is_apart_from(&self, others: &Self) -> bool {
+        fn apart<T>(one: Option<&T>, other: Option<&T>, are: impl Fn(&T, &T) -> bool) -> bool {
+            one.zip(other).is_some_and(|(one, other)| are(one, other))
+        }
+        let (mine, theirs) = (self.currencies.as_ref(), others.currencies.as_ref());
+        let currencies = apart(mine, theirs, BTreeSet::is_disjoint);
+        let (mine, theirs) = (self.scripts.as_ref(), others.scripts.as_ref());
+        let scripts = apart(mine, theirs, BTreeSet::is_disjoint);
+        let (mine, theirs) = (self.handlers.as_ref(), others.handlers.as_ref());
+        let handlers = apart(mine, theirs, BTreeSet::is_disjoint);
+        let (mine, theirs) = (self.kinds.as_ref(), others.kinds.as_ref());
+        let kinds = apart(mine, theirs, BTreeSet::is_disjoint);
+        let (mine, theirs) = (self.addresses.as_ref(), others.addresses.as_ref());
+        let addresses = apart(mine, theirs, Addresses::are_apart_from);
+        // Amounts are in one currency on each side, and in the same one unless that tells them
+        // apart already.
+        let amounts = apart(self.above.as_ref(), others.below.as_ref(), |a, b| a >= b)
+            || apart(self.below.as_ref(), others.above.as_ref(), |a, b| a <= b);
+        currencies || scripts || handlers || kinds || addresses || amounts
+    }
+
     /// Why no payment can fulfil them.
     fn contradiction(&self) -> Option<String> {
         let asks =

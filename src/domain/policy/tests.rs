@@ -374,6 +374,18 @@ fn what_makes_no_sense_is_found() {
         .collect();
     insta::assert_snapshot!(text.join("\n"));
     assert_eq!(doubts(&policy()), Vec::new());
+    // Only what the script `payroll` asks for can be paid now.
+    let mut closed = Policy {
+        otherwise: Verdict::Refuse,
+        ..policy()
+    };
+    closed.rules.remove(1);
+    assert_eq!(doubts(&closed), Vec::new());
+    closed.limits[1].of.scripts = Some(["treasury".to_owned()].into());
+    let found = doubts(&closed);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].about, Subject::Limit(1));
+    assert!(found[0].message.contains("no rule allows"), "{found:?}");
 }
 
 /// Something that happens to a merchant.
