@@ -64,33 +64,10 @@ pub(super) async fn start(
     telemetry: Telemetry,
 ) -> Result<Daemon, StartError> {
     let store = open(&config, &telemetry).await?;
-    let gateway = Client::new(&config.gateway, &telemetry)?;
-    let names = Known {
-        secrets: config.secrets.keys().cloned().collect(),
-    };
-    let http = ScriptHttp::new(&config.scripts.http, config.secrets.clone(), &telemetry)?;
+    let parts = parts(&config, store.clone(), clock, &telemetry)?;
     let callbacks = http::bind(config.callbacks.listen, "callbacks").await?;
     let admin = http::bind(config.admin.listen, "admin").await?;
-    let handle = Handle::build(Parts {
-        store: store.clone(),
-        gateway,
-        verifier: Verifier::new(&config.gateway.key, &config.gateway.secret),
-        http,
-        files: DataFolder::new(&config.scripts.data_dir),
-        clock,
-        telemetry: telemetry.clone(),
-        limits: config.scripts.limits.clone(),
-        names,
-        max_in_flight: config.gateway.max_in_flight,
-        patience: Patience {
-            after: config.gateway.unknown_after,
-            resend: config.gateway.resend_unknown,
-        },
-        sweep_every: config.gateway.sweep_every,
-        balance_check_every: config.gateway.balance_check_every,
-        history: config.history,
-        policy: config.policy.rules.clone(),
-    })?;
+    let handle = Handle::build(parts)?;
     let (changed, watch) = Watch::start(config.scripts.dir.clone(), LOOK_EVERY, telemetry.clone());
     let first = reload::look(&handle, &config.scripts.dir).await?;
     if let Reload::Refused(errors) = first
@@ -135,6 +112,36 @@ pub(super) async fn start(
         stop,
         listeners,
         loops,
+    })
+}
+
+fn parts(
+    config: &Config,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    telemetry: &Telemetry,
+) -> Result<Parts, StartError> {
+    Ok(Parts {
+        store,
+        gateway: Client::new(&config.gateway, telemetry)?,
+        verifier: Verifier::new(&config.gateway.key, &config.gateway.secret),
+        http: ScriptHttp::new(&config.scripts.http, config.secrets.clone(), telemetry)?,
+        files: DataFolder::new(&config.scripts.data_dir),
+        clock,
+        telemetry: telemetry.clone(),
+        limits: config.scripts.limits.clone(),
+        names: Known {
+            secrets: config.secrets.keys().cloned().collect(),
+        },
+        max_in_flight: config.gateway.max_in_flight,
+        patience: Patience {
+            after: config.gateway.unknown_after,
+            resend: config.gateway.resend_unknown,
+        },
+        sweep_every: config.gateway.sweep_every,
+        balance_check_every: config.gateway.balance_check_every,
+        history: config.history,
+        policy: config.policy.rules.clone(),
     })
 }
 

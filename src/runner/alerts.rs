@@ -53,10 +53,11 @@ pub(super) fn raise(
     Started(runs.iter().map(Ticket::of).collect())
 }
 
-/// Adds `alert.payment_held`: nobody but a person can say what becomes of the payment. Called in
-/// the commit that holds it, and so once each time it is held.
-pub(super) fn payment_held(
+/// Adds an alert about a payment: `payment_held`, `approval_needed`, `approval_expired`. Called in
+/// the commit that it is about; a payment can be held again after a person has let it go on.
+pub(super) fn about_payment(
     firings: &Firings,
+    what: &'static str,
     payment: &Payment,
     happening: &Happening<'_>,
     changes: &mut Changes,
@@ -66,18 +67,24 @@ pub(super) fn payment_held(
         .map_or((Value::Null, Value::Null), |(amount, currency)| {
             (amount, json!(currency))
         });
+    let content = payment.content.fields();
     let why = payment.story.last().and_then(|line| line.note.clone());
     let fields = [
         ("foreign_id", json!(payment.foreign_id)),
         ("operation", json!(payment.content.operation.name())),
+        ("status", json!(payment.state)),
         ("amount", amount),
         ("currency", currency),
+        ("address", json!(content.get("address"))),
         ("why", json!(why)),
+        ("reason", json!(payment.error)),
+        ("fingerprint", json!(payment.fingerprint)),
         ("script", json!(payment.origin.handler.script)),
         ("handler", json!(payment.origin.handler.name)),
+        ("run", json!(payment.origin.run)),
     ];
     let alert = Alert {
-        what: "payment_held",
+        what,
         about: format!("{}:{}", payment.foreign_id, firings.next_order()),
         at: payment.updated_at,
         cause: None,

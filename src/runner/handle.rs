@@ -82,6 +82,20 @@ pub enum NotFired {
     Commit(#[from] CommitError),
 }
 
+/// The script sets, and what starts their handlers.
+fn scripts(parts: &Parts) -> Result<(Arc<Generations>, Arc<Firings>), StartError> {
+    let generations = Generations::new(
+        parts.store.clone(),
+        parts.limits.clone(),
+        parts.names.clone(),
+        Arc::clone(&parts.clock),
+    );
+    let generations = Arc::new(generations.map_err(StartError::Limits)?);
+    let clock = Arc::clone(&parts.clock);
+    let firings = Firings::new(&parts.store, Arc::clone(&generations), clock)?;
+    Ok((generations, Arc::new(firings)))
+}
+
 impl Handle {
     /// Builds the runner, without starting anything. Must be called within a tokio runtime.
     ///
@@ -90,28 +104,13 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
+        let (generations, firings) = scripts(&parts)?;
         let policy = Guard::new(parts.policy, parts.store.clone(), parts.clock.now())?;
         let policy = Arc::new(policy);
-        let generations = Generations::new(
-            parts.store.clone(),
-            parts.limits.clone(),
-            parts.names,
-            Arc::clone(&parts.clock),
-        )
-        .map_err(StartError::Limits)?;
-        let generations = Arc::new(generations);
-        let firings = Firings::new(
-            &parts.store,
-            Arc::clone(&generations),
-            Arc::clone(&parts.clock),
-        )?;
-        let firings = Arc::new(firings);
         let dispatcher = Arc::new(Dispatcher::new(&parts.limits, parts.telemetry.clone()));
         let pauses = Arc::new(Pauses::new(&parts.store, parts.telemetry.clone())?);
         let people = People {
             pauses: Arc::clone(&pauses),
-            firings: Arc::clone(&firings),
-            dispatcher: Arc::clone(&dispatcher),
             editors: Editors::new(parts.store.clone(), Arc::clone(&generations)),
         };
         let payments = Payments::new(PaymentsParts {

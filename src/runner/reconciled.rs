@@ -13,7 +13,7 @@ use super::waits::Happening;
 use crate::domain::callback::{Callback, Source};
 use crate::domain::id::ForeignId;
 use crate::domain::payment::Payment;
-use crate::store::schema::{EventContent, EventRecord, RECONCILED, Text};
+use crate::store::schema::{EVENTS_BY_PAYMENT, EventContent, EventRecord, RECONCILED, Text};
 use crate::store::{Changes, CommitError, Store};
 
 /// What a look-up has found, ready to become an event.
@@ -86,6 +86,11 @@ pub(super) fn add(
         runs: runs.iter().map(|run| run.id).collect(),
     };
     put_event(&key, &record, changes);
+    changes.put(
+        &EVENTS_BY_PAYMENT,
+        &(payment.foreign_id.clone(), order),
+        &key,
+    );
     changes.put(&RECONCILED, &place(payment, callback), &key);
     Started(runs.iter().map(Ticket::of).collect())
 }

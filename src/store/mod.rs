@@ -75,7 +75,7 @@ pub use copy::Copied;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
 pub use payment_journal::{
-    Audit, Entry, Finding, JournalError, Rows, put_payment, read_payment_journal,
+    Audit, Entry, Finding, JournalError, Rows, awaited, put_payment, read_payment_journal,
     verify_payment_journal,
 };
 pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};

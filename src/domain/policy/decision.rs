@@ -1,11 +1,14 @@
 //! What policy is asked, and what it answers.
 
+use chrono::SubsecRound;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId};
+use crate::domain::money::decimal_from_json;
 use crate::domain::operation::Operation;
+use crate::domain::payment::Payment;
 
 /// A payment that somebody wants to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,29 @@ pub struct Proposal {
     pub batch: usize,
     /// When.
     pub at: Timestamp,
+}
+
+impl Proposal {
+    /// What policy is asked about a payment that is planned as one of so many.
+    #[must_use]
+    pub fn of(planned: &Payment, batch: usize) -> Self {
+        let fields = planned.content.fields();
+        let text = |name: &str| fields.get(name)?.as_str().map(str::to_owned);
+        let amount = |name: &str| decimal_from_json(fields.get(name)?).ok();
+        Self {
+            foreign_id: planned.foreign_id.clone(),
+            operation: planned.content.operation,
+            currency: text("currency")
+                .or_else(|| text("sender_currency"))
+                .unwrap_or_default(),
+            amount: amount("amount").or_else(|| amount("sender_amount")),
+            address: text("address"),
+            handler: planned.origin.handler.clone(),
+            batch,
+            // As instants are kept, so that its row is found again.
+            at: planned.created_at.trunc_subsecs(3),
+        }
+    }
 }
 
 /// What policy says about a payment.

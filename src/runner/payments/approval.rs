@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
-
 use super::record::put;
 use super::{PayError, Payments};
 use crate::domain::approval::{Approval, deadline, is_enough, standing, terms};
@@ -12,23 +10,18 @@ use crate::domain::clock::Timestamp;
 use crate::domain::id::ForeignId;
 use crate::domain::payment::{Event, Payment, State};
 use crate::domain::policy::Terms;
-use crate::runner::alerts::{Alert, raise};
+use crate::runner::alerts::about_payment;
 use crate::runner::approvals::{Given, NotDecided};
-use crate::runner::dispatcher::Dispatcher;
 use crate::runner::editors::Editors;
-use crate::runner::firings::Firings;
 use crate::runner::pause::Pauses;
 use crate::runner::ticket::Started;
 use crate::runner::waits::Happening;
-use crate::store::schema::{AWAITED, Awaited, Mark, PAYMENTS, PAYMENTS_BY_ADDRESS};
-use crate::store::{Changes, CommitError, Versioned};
+use crate::store::schema::{AWAITED, PAYMENTS};
+use crate::store::{Changes, CommitError, Versioned, awaited};
 
-/// What the money path has to do with people: what they have stopped, whom it tells, and whose
-/// approval counts.
+/// What the money path has to do with people: what they have stopped, and whose approval counts.
 pub(in crate::runner) struct People {
     pub(in crate::runner) pauses: Arc<Pauses>,
-    pub(in crate::runner) firings: Arc<Firings>,
-    pub(in crate::runner) dispatcher: Arc<Dispatcher>,
     pub(in crate::runner) editors: Editors,
 }
 
@@ -158,7 +151,7 @@ impl Payments {
             let Ok(terms) = awaiting(&payment, "expire") else {
                 // It was decided under another deadline; the row means nothing any more.
                 let mut changes = Changes::new();
-                changes.remove(&AWAITED, &row_of(foreign_id, row));
+                changes.remove(&AWAITED, &awaited(foreign_id, row));
                 return Ok(self.0.store.commit(changes).await?);
             };
             let people = standing(&payment.approvals, &payment.fingerprint, None).len();
@@ -233,13 +226,13 @@ impl Payments {
         let has_moved = payment.state != stored.value.state;
         if has_moved && let Some(terms) = terms(payment) {
             let until = deadline(payment.created_at, &terms);
-            changes.remove(&AWAITED, &row_of(&payment.foreign_id, until));
+            changes.remove(&AWAITED, &awaited(&payment.foreign_id, until));
         }
         if payment.state == State::Refused {
-            self.0.policy.release(payment, &mut changes);
+            self.0.policy.ended(payment, &mut changes);
         }
         let alerted = alert.map_or_else(Started::default, |what| {
-            self.0.people.tell(what, payment, &happening, &mut changes)
+            about_payment(&self.0.firings, what, payment, &happening, &mut changes)
         });
         match self.0.store.commit(changes).await {
             Ok(()) => {}
@@ -247,31 +240,25 @@ impl Payments {
             Err(error) => return Err(error.into()),
         }
         drop(happening);
-        self.0.people.dispatcher.enqueue(alerted);
+        self.0.dispatcher.enqueue(alerted);
         if has_moved {
             self.0.telemetry.payment_moved(payment);
         }
         Ok(true)
     }
 
-    /// Adds what belongs to a payment that waits for approval: its deadline, and the alert.
+    /// Adds the alert that belongs to a payment that waits for approval.
     pub(super) fn await_people(
         &self,
         payment: &Payment,
         happening: &Happening<'_>,
         changes: &mut Changes,
     ) -> Started {
-        let Some(terms) = terms(payment) else {
-            return Started::default();
-        };
         if payment.state != State::AwaitingApproval {
             return Started::default();
         }
-        let id = &payment.foreign_id;
-        let until = deadline(payment.created_at, &terms);
-        changes.put(&AWAITED, &row_of(id, until), &Awaited::Payment(id.clone()));
-        let people = &self.0.people;
-        people.tell("approval_needed", payment, happening, changes)
+        let firings = &self.0.firings;
+        about_payment(firings, "approval_needed", payment, happening, changes)
     }
 
     /// Whether the approvals that a payment brings along, from the batch it belongs to, are what
@@ -312,39 +299,6 @@ impl People {
             None => Err(NotDecided::NoEditor { script }),
         }
     }
-
-    /// Adds an alert about a payment.
-    pub(super) fn tell(
-        &self,
-        what: &'static str,
-        payment: &Payment,
-        happening: &Happening<'_>,
-        changes: &mut Changes,
-    ) -> Started {
-        let (amount, currency) = payment.amount().unwrap_or_default();
-        let fields = payment.content.fields();
-        let fields = Map::from_iter([
-            ("foreign_id".to_owned(), json!(payment.foreign_id)),
-            ("status".to_owned(), json!(payment.state)),
-            ("amount".to_owned(), amount),
-            ("currency".to_owned(), json!(currency)),
-            ("address".to_owned(), json!(fields.get("address"))),
-            ("script".to_owned(), json!(payment.origin.handler.script)),
-            ("handler".to_owned(), json!(payment.origin.handler.name)),
-            ("run".to_owned(), json!(payment.origin.run)),
-            ("fingerprint".to_owned(), json!(payment.fingerprint)),
-            ("reason".to_owned(), json!(payment.error)),
-        ]);
-        let alert = Alert {
-            what,
-            // A payment can be held again after a person has let it go on.
-            about: format!("{}:{}", payment.foreign_id, self.firings.next_order()),
-            at: payment.updated_at,
-            cause: None,
-            fields,
-        };
-        raise(&self.firings, alert, happening, changes)
-    }
 }
 
 /// For the story of a payment: the batch that it was approved with, and by whom.
@@ -353,21 +307,6 @@ pub(super) fn approved_in(planned: &Payment) -> Option<String> {
     let people = standing(&planned.approvals, &planned.fingerprint, None);
     let people: Vec<&str> = people.into_iter().collect();
     Some(format!("in `{plan}`, approved by {}", people.join(", ")))
-}
-
-/// Notes where the payment goes.
-pub(super) fn note_address(planned: &Payment, changes: &mut Changes) {
-    let fields = planned.content.fields();
-    if let Some(address) = fields.get("address").and_then(Value::as_str) {
-        let id = planned.foreign_id.clone();
-        let place = (address.to_owned(), planned.created_at, id);
-        changes.put(&PAYMENTS_BY_ADDRESS, &place, &Mark);
-    }
-}
-
-/// The row of the payment's deadline.
-fn row_of(id: &ForeignId, until: Timestamp) -> (Timestamp, String) {
-    (until, format!("payment:{id}"))
 }
 
 /// What the approval of a payment takes that waits for one.

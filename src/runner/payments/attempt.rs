@@ -123,7 +123,7 @@ impl Payments {
         );
         let after = self
             .record(id, Event::AnswerLost, Some(note), |payment| {
-                reply.note(payment)
+                reply.note(payment);
             })
             .await?;
         if after.state != State::Unknown {

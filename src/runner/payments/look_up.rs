@@ -151,10 +151,10 @@ impl Payments {
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, &payment.foreign_id, &stored);
             put(&mut changes, &moved, &happening);
-            if moved.state.is_final() && moved.state != State::Confirmed {
-                self.0.policy.release(&moved, &mut changes);
-            }
             let is_news = moved.state.is_final() && !stored.value.state.is_final();
+            if is_news {
+                self.0.policy.ended(&moved, &mut changes);
+            }
             let started = found.as_ref().filter(|_| is_news).map(|found| {
                 reconciled::add(&self.0.firings, found, &moved, &happening, &mut changes)
             });

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, mpsc};
 use super::dispatcher::Dispatcher;
 use super::firings::Firings;
 use super::key_locks::KeyLocks;
-use super::policy::{Guard, proposal};
+use super::policy::Guard;
 use super::waits::Waits;
 use crate::crash_point::CrashPoint;
 use crate::domain::approval::Approval;
@@ -34,13 +34,13 @@ use crate::domain::operation::Effect;
 use crate::domain::payment::{
     Content, Difference, Event, NextStep, Origin, Patience, Payment, State, next_step,
 };
-use crate::domain::policy::Verdict;
+use crate::domain::policy::{Proposal, Verdict};
 use crate::gateway::Client;
 use crate::store::schema::PAYMENTS;
 use crate::store::{Changes, CommitError, ReadError, Store};
 use crate::telemetry::Telemetry;
 
-use approval::{approved_in, note_address};
+use approval::approved_in;
 use attempt::{Attempt, lost_note};
 use record::store_stop;
 
@@ -239,10 +239,9 @@ impl Payments {
         planned.plan = request.plan;
         planned.approvals = request.approvals;
         let mut changes = Changes::new();
-        note_address(&planned, &mut changes);
         let effect = planned.content.operation.effect();
         let event = if effect == Effect::Pay {
-            let proposal = proposal(&planned, &planned.origin, request.batch);
+            let proposal = Proposal::of(&planned, request.batch);
             let decision = self.0.policy.decide(&proposal, &mut changes)?;
             let event = match &decision.verdict {
                 Verdict::Allow => Event::Allowed,
@@ -267,7 +266,7 @@ impl Payments {
         let committed = self.0.store.commit(changes).await;
         drop(happening);
         self.reserved(&planned.foreign_id, &committed)?;
-        self.0.people.dispatcher.enqueue(alerted);
+        self.0.dispatcher.enqueue(alerted);
         self.0.telemetry.payment_moved(&planned);
         CrashPoint::IntentRecorded.pass();
         Ok(planned)

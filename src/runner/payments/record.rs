@@ -7,7 +7,7 @@ use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, Reported, State, lines};
-use crate::runner::alerts;
+use crate::runner::alerts::about_payment;
 use crate::runner::waits::Happening;
 use crate::store::schema::PAYMENTS;
 use crate::store::{Changes, CommitError, Rows, put_payment};
@@ -74,8 +74,10 @@ impl Payments {
             if payment.state.is_final() && !stored.value.state.is_final() {
                 self.0.policy.ended(&payment, &mut changes);
             }
-            let started = is_now_held(&stored.value, &payment)
-                .then(|| alerts::payment_held(&self.0.firings, &payment, &happening, &mut changes));
+            let firings = &self.0.firings;
+            let started = is_now_held(&stored.value, &payment).then(|| {
+                about_payment(firings, "payment_held", &payment, &happening, &mut changes)
+            });
             match self.0.store.commit(changes).await {
                 Ok(()) => {
                     self.moved(&stored.value, &payment);

@@ -21,7 +21,7 @@ use chrono::{SubsecRound, TimeDelta};
 
 use crate::domain::clock::Timestamp;
 use crate::domain::id::ForeignId;
-use crate::domain::payment::{Origin, Payment, State};
+use crate::domain::payment::{Payment, State};
 use crate::domain::policy::{
     Decision, Facts, Policy, Proposal, Rates, Spent, Sums, Verdict, canonical, decide,
 };
@@ -166,9 +166,7 @@ impl Guard {
         }
     }
 
-    /// Gives back what a payment took of the limits, because no money moved. To be called in the
-    /// commit that makes it final.
-    pub(super) fn release(&self, payment: &Payment, changes: &mut Changes) {
+    fn release(&self, payment: &Payment, changes: &mut Changes) {
         let at = payment.created_at.trunc_subsecs(3);
         let key = (at, payment.foreign_id.clone());
         let mut counted = self.counted();
@@ -307,25 +305,5 @@ impl Counted {
         self.returning.retain(|id, _| seen.contains(id));
         self.sums = sums;
         Ok(())
-    }
-}
-
-/// What policy is asked about a payment that is `planned`.
-pub(super) fn proposal(planned: &Payment, origin: &Origin, batch: usize) -> Proposal {
-    let fields = planned.content.fields();
-    let text = |name: &str| fields.get(name)?.as_str().map(str::to_owned);
-    let amount = |name: &str| crate::domain::money::decimal_from_json(fields.get(name)?).ok();
-    Proposal {
-        foreign_id: planned.foreign_id.clone(),
-        operation: planned.content.operation,
-        currency: text("currency")
-            .or_else(|| text("sender_currency"))
-            .unwrap_or_default(),
-        amount: amount("amount").or_else(|| amount("sender_amount")),
-        address: text("address"),
-        handler: origin.handler.clone(),
-        batch,
-        // As instants are kept, so that its row is found again.
-        at: planned.created_at.trunc_subsecs(3),
     }
 }

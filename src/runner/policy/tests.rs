@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::domain::id::{HandlerId, RunId};
 use crate::domain::operation::Operation;
-use crate::domain::payment::{Content, Event};
+use crate::domain::payment::{Content, Event, Origin};
 use crate::domain::policy::{By, Cap, Limit, Matchers, Per, Rule};
 use crate::store::Options;
 use crate::store::schema::PAYMENTS;
@@ -81,7 +81,7 @@ fn payment(id: &str, amount: &str) -> Payment {
 fn ask(guard: &Guard, id: &str, amount: &str) -> (bool, Changes) {
     let payment = payment(id, amount);
     let mut changes = Changes::new();
-    let proposal = proposal(&payment, &payment.origin, 1);
+    let proposal = Proposal::of(&payment, 1);
     let decision = guard.decide(&proposal, &mut changes).unwrap();
     (decision.verdict == Verdict::Allow, changes)
 }
@@ -173,7 +173,7 @@ async fn a_clock_that_was_set_far_back_makes_no_room() {
     let mut later = payment("b", "0.7");
     later.created_at = at("2027-11-20T12:00:00Z");
     let mut changes = Changes::new();
-    let proposal = proposal(&later, &later.origin, 1);
+    let proposal = Proposal::of(&later, 1);
     let decision = guard.decide(&proposal, &mut changes).unwrap();
     assert_eq!(decision.verdict, Verdict::Allow);
     world.store.commit(changes).await.unwrap();

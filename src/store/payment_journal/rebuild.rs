@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::append::read_head_note;
 use super::chain::{Link, walk};
-use super::rows::{Rows, put_payment};
+use super::rows::{Rows, Spending, put_payment};
 use super::{HEAD, Head};
 use crate::domain::id::ForeignId;
 use crate::domain::payment::{Line, Payment, fold};
@@ -80,25 +80,22 @@ pub(in crate::store) fn remake(layout: &Layout, to: &Path) -> Result<Remade, Ope
         open: 0,
     };
     let mut rows = Writes::new();
+    let mut spending = Spending::default();
     for (id, of) in &places.of {
         let payment = payment(layout, &places.files, id, of)?;
         remade.payments += 1;
         remade.open += u64::from(!payment.state.is_final());
         let mut changes = Changes::new();
         put_payment(&mut changes, &payment, Rows::New);
-        let changes = changes
-            .checked()
-            .map_err(|error| failed(error.to_string()))?;
-        rows.extend(
-            changes
-                .writes
-                .into_iter()
-                .map(|write| (write.key, write.value)),
-        );
+        spending.add(&payment, &mut changes);
+        take(changes, &mut rows).map_err(&failed)?;
         if rows.len() >= AT_ONCE {
             apply(&index, &mut rows, &mut remade.mark).map_err(&failed)?;
         }
     }
+    let mut changes = Changes::new();
+    spending.finish(&mut changes);
+    take(changes, &mut rows).map_err(&failed)?;
     let key = Head::stored_key();
     let head = HEAD
         .encode(&key, &places.head)
@@ -107,6 +104,14 @@ pub(in crate::store) fn remake(layout: &Layout, to: &Path) -> Result<Remade, Ope
     apply(&index, &mut rows, &mut remade.mark).map_err(&failed)?;
     index.flush().map_err(|error| failed(error.to_string()))?;
     Ok(remade)
+}
+
+/// Takes the rows of changes.
+fn take(changes: Changes, rows: &mut Writes) -> Result<(), String> {
+    let changes = changes.checked().map_err(|error| error.to_string())?;
+    let writes = changes.writes.into_iter();
+    rows.extend(writes.map(|write| (write.key, write.value)));
+    Ok(())
 }
 
 /// Applies rows, counted. A row may be there already: two payments with one id at the gateway.

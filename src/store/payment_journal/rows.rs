@@ -3,12 +3,24 @@
 //!
 //! # Design
 //! Only what follows from the payment itself belongs here. Runs that wait for it and alerts about
-//! it belong to the moment of the change. Whatever a payment takes of the policy's limits follows
-//! from it too: rows that keep such sums are to be written here as well, so that a rebuild has them.
+//! it belong to the moment of the change. So do the rows that policy counts by: they are written by
+//! whoever asks it, and only a rebuild derives them, from what is certain.
 
-use crate::domain::payment::Payment;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::domain::approval::{deadline, terms};
+use crate::domain::clock::Timestamp;
+use crate::domain::id::ForeignId;
+use crate::domain::operation::Effect;
+use crate::domain::payment::{Payment, State};
+use crate::domain::policy::{Proposal, Spent, canonical};
 use crate::store::Changes;
-use crate::store::schema::{Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ID, PAYMENTS_BY_TIME};
+use crate::store::schema::{
+    AWAITED, Awaited, FIRST_PAID, Mark, OPEN_PAYMENTS, PAYMENTS, PAYMENTS_BY_ADDRESS,
+    PAYMENTS_BY_ID, PAYMENTS_BY_TIME, SPENT,
+};
 
 /// Which rows a payment may have already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +37,21 @@ pub fn put_payment(changes: &mut Changes, payment: &Payment, rows: Rows) {
     changes.put(&PAYMENTS, id, payment);
     if rows == Rows::New {
         changes.put(&PAYMENTS_BY_TIME, &(payment.created_at, id.clone()), &Mark);
+        if let Some(address) = payment
+            .content
+            .fields()
+            .get("address")
+            .and_then(Value::as_str)
+        {
+            let place = (address.to_owned(), payment.created_at, id.clone());
+            changes.put(&PAYMENTS_BY_ADDRESS, &place, &Mark);
+        }
+        if payment.state == State::AwaitingApproval
+            && let Some(terms) = terms(payment)
+        {
+            let row = awaited(id, deadline(payment.created_at, &terms));
+            changes.put(&AWAITED, &row, &Awaited::Payment(id.clone()));
+        }
     }
     match (payment.state.is_final(), rows) {
         (true, Rows::Known) => changes.remove(&OPEN_PAYMENTS, id),
@@ -34,5 +61,49 @@ pub fn put_payment(changes: &mut Changes, payment: &Payment, rows: Rows) {
     if let Some(gateway_id) = &payment.gateway_id {
         let family = payment.content.operation.family().to_owned();
         changes.put(&PAYMENTS_BY_ID, &(family, gateway_id.clone()), id);
+    }
+}
+
+/// The row of the deadline until which people can approve a payment.
+#[must_use]
+pub fn awaited(id: &ForeignId, until: Timestamp) -> (Timestamp, String) {
+    (until, format!("payment:{id}"))
+}
+
+/// What policy counts by, derived from payments alone.
+#[derive(Debug, Default)]
+pub(super) struct Spending {
+    first_paid: BTreeMap<String, Timestamp>,
+}
+
+impl Spending {
+    /// Writes what a payment takes of the limits: as one to an address that had never been paid,
+    /// because what was known of it at the decision is not told. That counts rather too much.
+    pub(super) fn add(&mut self, payment: &Payment, changes: &mut Changes) {
+        let proposal = Proposal::of(payment, 1);
+        let moves_money = payment.content.operation.effect() == Effect::Pay;
+        let is_over = payment.state.is_final() && payment.state != State::Confirmed;
+        if moves_money && !is_over {
+            let key = (proposal.at, payment.foreign_id.clone());
+            changes.put(&SPENT, &key, &Spent::of(&proposal, None));
+        }
+        let confirmed = payment
+            .story
+            .iter()
+            .find(|line| line.state == State::Confirmed);
+        if let (Some(address), Some(line)) = (proposal.address, confirmed) {
+            let first = self
+                .first_paid
+                .entry(canonical(&address))
+                .or_insert(line.at);
+            *first = line.at.min(*first);
+        }
+    }
+
+    /// Writes when each address was first paid.
+    pub(super) fn finish(&self, changes: &mut Changes) {
+        for (address, at) in &self.first_paid {
+            changes.put(&FIRST_PAID, address, at);
+        }
     }
 }
