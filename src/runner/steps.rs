@@ -50,10 +50,8 @@ impl World {
                     .map(|row| idempotency::derive(self.position(progress, step, row)))
                     .collect();
                 let origin = self.origin(step, site);
-                let mut requests = batch::check_all(self, payments, keys, &origin)?;
-                if approve && !requests.is_empty() {
-                    requests = self.approved(progress, step, requests)?;
-                }
+                let requests = batch::check_all(self, payments, keys, &origin)?;
+                let requests = self.approved(progress, step, requests, approve)?;
                 batch::pay_all(self, requests, concurrency)
             }
             Request::Payment { foreign_id } => self.find_payment(&foreign_id),

@@ -79,8 +79,8 @@ fn once(fault: Fault) -> Rule {
     }
 }
 
-/// A stage on which twenty payments were made, one of them with a lost reply, one refused by the
-/// gateway and one that the gateway will not tell about; stopped. And the payments.
+/// A stage on which twenty payments were made, one of them with a lost reply, and one that the
+/// gateway gave up; stopped. And the payments.
 async fn paid() -> (Stage, Vec<Value>) {
     let stage = Stage::with(Options {
         faults: Faults(vec![
@@ -99,6 +99,7 @@ async fn paid() -> (Stage, Vec<Value>) {
     for n in 0..20 {
         daemon.payment(&format!("row-{n}"), "confirmed").await;
     }
+    daemon.payment("too-much", "cancelled").await;
     let (code, told, _) = bursar(stage.folder.path(), &["audit", "verify"]);
     assert_eq!(code, 0, "while it runs: {told}");
     let payments = payments(&daemon.runner);

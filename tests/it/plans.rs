@@ -347,3 +347,94 @@ async fn a_batch_whose_run_was_cancelled_cannot_be_approved() {
     assert!(executed(&stage.control).is_empty());
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_turns_a_batch_into_one_that_people_approve_and_shows_how_it_stands_to_the_limits() {
+    const POLICY: &str = r#"
+[[policy.limit]]
+name = "day"
+currency = "BTC"
+amount = "0.46"
+per = "day"
+[[policy.rule]]
+name = "large"
+currency = "BTC"
+above = "0.2"
+decide = "approve"
+quorum = 2
+"#;
+    let shop = Shop::open().await;
+    let list = three().join(",\n");
+    let batch = format!("gateway::withdraw_all([{list}])");
+    let stage = with_people().await.config(&shop.allowed());
+    let stage = stage
+        .config(POLICY)
+        .script("pay.rhai", &by_hand(&telling(&shop, "/told", &batch)))
+        .script(
+            "one.rhai",
+            &by_hand(&telling(
+                &shop,
+                "/one",
+                &format!("gateway::withdraw({})", row("one", "0.3", "tb1qc")),
+            )),
+        );
+    let daemon = stage.start().await;
+    let batch = planned(&daemon).await;
+    assert_eq!(batch["quorum"], 2, "{batch:#}");
+    assert_eq!(
+        batch["limits"],
+        json!(["`day`: 0.35 of 0.46 BTC spent today, 0.1 more makes 0.45"]),
+        "{batch:#}"
+    );
+    let (status, text) = act(&daemon, "ana", "approve", approve(&batch)).await;
+    assert_eq!(status, 200, "{text}");
+    assert!(executed(&stage.control).is_empty(), "one is not enough");
+    daemon.stop().await;
+    let daemon = stage.start().await;
+    let (status, text) = act(&daemon, "ben", "approve", approve(&batch)).await;
+    assert_eq!(status, 200, "{text}");
+    for id in ["p-1", "p-2", "p-3"] {
+        daemon.payment(id, "confirmed").await;
+    }
+    let told = shop.visited("/told", 1).await;
+    assert_eq!(told[0].body.as_array().unwrap().len(), 3, "{told:?}");
+
+    // A single payment waits by itself, until the limit, which it does not pass, refuses it.
+    let run = daemon.trigger("one", "go").await;
+    assert_eq!(run["state"], "succeeded", "{run:#}");
+    let told = &shop.visited("/one", 1).await[0].body;
+    assert_eq!(told["code"], "policy_refused", "{told}");
+    let once = ["p-1", "p-2", "p-3"].map(|id| (id.to_owned(), 1));
+    assert_eq!(executed(&stage.control), once.into());
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_payment_that_policy_leaves_to_people_is_sent_when_they_have_approved_it() {
+    let shop = Shop::open().await;
+    let policy = "[[policy.rule]]\nname = \"all\"\ndecide = \"approve\"\n";
+    let body = format!(
+        "gateway::withdraw({}).wait(\"9d\")",
+        row("one", "0.3", "tb1qc")
+    );
+    let stage = with_people().await.config(&shop.allowed()).config(policy);
+    let stage = stage.script("pay.rhai", &by_hand(&telling(&shop, "/told", &body)));
+    let daemon = stage.start().await;
+    let run = daemon.runner.trigger("pay", "go", None).await.unwrap();
+    eventually("the run waits", || async {
+        (daemon.runner.run(&run.to_string()).unwrap()["state"] == "waiting").then_some(())
+    })
+    .await;
+    let payment = daemon.payment("one", "awaiting_approval").await;
+    daemon.stop().await;
+    let daemon = stage.start().await;
+    let body = json!({"payment": "one", "hash": payment["fingerprint"]});
+    let (status, text) = act(&daemon, "ana", "approve", body).await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(
+        shop.visited("/told", 1).await[0].body["status"],
+        "confirmed"
+    );
+    assert_eq!(executed(&stage.control), [("one".into(), 1)].into());
+    daemon.stop().await;
+}

@@ -427,11 +427,10 @@ above = "0.05"
 decide = "approve"
 "#;
     let stage = stage(Options::default(), policy).await;
+    let stage = stage.script("single.rhai", &by_hand(&withdraw("w1", "0.06")));
     let daemon = stage.start().await;
-    assert_eq!(
-        pay_one(&stage, &daemon, "payer", row("w1", "0.06", "tb1qa")).await,
-        ""
-    );
+    let run = daemon.trigger("single", "go").await;
+    assert_eq!(run["state"], "succeeded", "{run:#}");
     daemon.payment("w1", "awaiting_approval").await;
     assert_eq!(
         pay_one(&stage, &daemon, "payer", row("w2", "0.05", "tb1qa")).await,

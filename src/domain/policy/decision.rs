@@ -101,6 +101,18 @@ pub struct Terms {
     pub editor_may_approve: bool,
 }
 
+impl Terms {
+    /// What satisfies both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            quorum: self.quorum.max(other.quorum),
+            expires_after: self.expires_after.min(other.expires_after),
+            editor_may_approve: self.editor_may_approve && other.editor_may_approve,
+        }
+    }
+}
+
 /// One limit or rule that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {

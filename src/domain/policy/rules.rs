@@ -27,6 +27,19 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
+impl Policy {
+    /// Whether it can leave any payment to people.
+    #[must_use]
+    pub fn asks_people(&self) -> bool {
+        let limits = self.limits.iter().map(|limit| &limit.over);
+        let rules = self.rules.iter().map(|rule| &rule.decide);
+        std::iter::once(&self.otherwise)
+            .chain(limits)
+            .chain(rules)
+            .any(|verdict| matches!(verdict, Verdict::Approve(_)))
+    }
+}
+
 impl Default for Policy {
     /// Allows everything.
     fn default() -> Self {

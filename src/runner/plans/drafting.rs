@@ -7,7 +7,7 @@ use super::row_of;
 use crate::domain::clock::Timestamp;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Payment, State};
-use crate::domain::plan::{ASKED_BY_SCRIPT, Asked, Contents, Market, Plan, PlanState, draft};
+use crate::domain::plan::{Asked, Contents, Market, Plan, PlanState, draft};
 use crate::runner::alerts::{Alert, raise};
 use crate::runner::batch::refused;
 use crate::runner::payments::PaymentRequest;
@@ -26,7 +26,12 @@ const MOST_EARLIER: usize = 100;
 
 impl World {
     /// Drafts the plan of that key. On disk, with its alert, when this returns.
-    pub(super) fn draft_plan(&self, id: &str, requests: &[PaymentRequest]) -> Result<(), Stop> {
+    pub(super) fn draft_plan(
+        &self,
+        id: &str,
+        requests: &[PaymentRequest],
+        asked_by_script: bool,
+    ) -> Result<(), Stop> {
         let currencies = self.ask_for_list(Operation::ListCurrencies)?;
         let accounts = self.ask_for_list(Operation::ListAccounts)?;
         let market = Market::new(&currencies, &accounts);
@@ -36,13 +41,15 @@ impl World {
             .map(|request| self.remembered(request, now))
             .collect();
         let asked = asked.map_err(|error| self.unreadable(&error))?;
-        let contents = draft(id.to_owned(), &asked, &market).map_err(|mistakes| {
+        let mut contents = draft(id.to_owned(), &asked, &market).map_err(|mistakes| {
             let mistakes: Vec<Value> = mistakes
                 .iter()
                 .map(|mistake| json!({"row": mistake.row, "message": mistake.message}))
                 .collect();
             refused(Code::InvalidArgument, &mistakes)
         })?;
+        let foreseen = self.foreseen(requests)?;
+        contents.limits.clone_from(&foreseen.limits);
         let unwritable =
             |error: serde_json::Error| Failure::new(Code::InvalidArgument, error.to_string());
         let hash = contents.hash().map_err(unwritable)?;
@@ -60,7 +67,7 @@ impl World {
             contents: kept,
             rows: contents.rows.len(),
             amounts: amounts(&contents),
-            terms: ASKED_BY_SCRIPT,
+            terms: foreseen.terms(asked_by_script),
             state: PlanState::AwaitingApproval,
             approvals: Vec::new(),
             origin,

@@ -7,6 +7,7 @@
 
 mod deciding;
 mod drafting;
+mod foresight;
 mod views;
 
 use super::payments::PaymentRequest;
@@ -28,18 +29,26 @@ pub(super) use deciding::expire;
 const PLACE: usize = usize::MAX;
 
 impl World {
-    /// The payments of a batch that people have approved, each with their approval. Drafts the plan
-    /// when there is none yet, and suspends the run until it is decided.
+    /// The payments of a batch that may be made now. When its script or policy wants people to
+    /// approve it, those they have approved, each with their approvals: drafts the plan when there
+    /// is none yet, and suspends the run until it is decided.
     pub(super) fn approved(
         &self,
         progress: &mut Progress,
         step: u64,
         requests: Vec<PaymentRequest>,
+        asked_by_script: bool,
     ) -> Result<Vec<PaymentRequest>, Stop> {
         let derived = idempotency::derive(self.position(progress, step, PLACE));
         let id = derived.as_str().replacen("bursar-", "batch-", 1);
+        if requests.is_empty() {
+            return Ok(requests);
+        }
         if self.plan(&id)?.is_none() {
-            self.draft_plan(&id, &requests)?;
+            if !asked_by_script && !self.policy_asks_people(&requests)? {
+                return Ok(requests);
+            }
+            self.draft_plan(&id, &requests, asked_by_script)?;
         }
         // Nobody but this run makes a plan of that key, and none is ever removed.
         let Some(stored) = self.plan(&id)? else {
