@@ -6,12 +6,15 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bursar::config::{Need, resolve};
+use bursar::config::{File, Need, resolve};
 use bursar::domain::diagnostic::render;
 use bursar::scripting::effects::Code;
 use bursar::scripting::{Known, ScriptSet, Sources, reference};
 
-const PAGES: [&str; 2] = ["README.md", "docs/scripting.md"];
+const PAGES: [&str; 3] = ["README.md", "docs/approvals.md", "docs/scripting.md"];
+
+/// Pages that show configuration.
+const CONFIGURED: [&str; 3] = ["README.md", "docs/approvals.md", "docs/policy.md"];
 
 /// Above it people write, below it this test does.
 const MARKER: &str =
@@ -32,6 +35,28 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     after
         .map(|rest| rest.split("\n```").next().unwrap().to_owned())
         .collect()
+}
+
+#[test]
+fn every_configuration_that_is_shown_has_no_mistakes() {
+    for page in CONFIGURED {
+        let written = read(page);
+        let shown = blocks(&written, "toml");
+        assert!(!shown.is_empty(), "{page}");
+        for text in shown {
+            let folder = tempfile::tempdir().unwrap();
+            // Lists of addresses that are shown as being in files.
+            fs::write(folder.path().join("deny.txt"), "tb1qnever\n").unwrap();
+            let file = File {
+                name: page,
+                text: &text,
+                folder: folder.path(),
+            };
+            if let Err(mistakes) = resolve(Some(file), &BTreeMap::new(), Need::Nothing) {
+                panic!("{page} shows\n{text}\n{}", render(&mistakes));
+            }
+        }
+    }
 }
 
 #[test]

@@ -147,8 +147,9 @@ pub(super) fn docs() -> Vec<FunctionDoc> {
                against the gateway's currencies, precision, minimums and tags, the batch becomes a \
                plan (`bursar batches show`), and the run waits, suspended, until the plan is \
                decided. Exactly what was approved is paid. When it is rejected, nobody decides \
-               within three days, or the script asks for something else than before, it throws \
-               `policy_refused`, and none of it is paid.",
+               in time, or the script asks for something else than before, it throws \
+               `policy_refused`, and none of it is paid. The same happens without the option when \
+               policy leaves any of the payments to people.",
         example: r#"let rows = csv::read("payouts.csv");
 let payments = gateway::withdraw_all(rows.map(|row| #{
     foreign_id: `payroll-2026-11-22-${row.id}`,

@@ -93,9 +93,10 @@ pub(in crate::store) fn remake(layout: &Layout, to: &Path) -> Result<Remade, Ope
             apply(&index, &mut rows, &mut remade.mark).map_err(&failed)?;
         }
     }
-    let mut changes = Changes::new();
-    spending.finish(&mut changes);
-    take(changes, &mut rows).map_err(&failed)?;
+    for changes in spending.first_paid() {
+        take(changes, &mut rows).map_err(&failed)?;
+        apply(&index, &mut rows, &mut remade.mark).map_err(&failed)?;
+    }
     let key = Head::stored_key();
     let head = HEAD
         .encode(&key, &places.head)

@@ -70,6 +70,9 @@ pub fn awaited(id: &ForeignId, until: Timestamp) -> (Timestamp, String) {
     (until, format!("payment:{id}"))
 }
 
+/// Addresses whose rows are written at a time.
+const ADDRESSES_AT_ONCE: usize = 1000;
+
 /// What policy counts by, derived from payments alone.
 #[derive(Debug, Default)]
 pub(super) struct Spending {
@@ -100,10 +103,87 @@ impl Spending {
         }
     }
 
-    /// Writes when each address was first paid.
-    pub(super) fn finish(&self, changes: &mut Changes) {
-        for (address, at) in &self.first_paid {
-            changes.put(&FIRST_PAID, address, at);
+    /// When each address was first paid, as many rows at a time as one commit takes.
+    pub(super) fn first_paid(&self) -> impl Iterator<Item = Changes> {
+        let rows: Vec<_> = self.first_paid.iter().collect();
+        let pieces: Vec<Changes> = rows
+            .chunks(ADDRESSES_AT_ONCE)
+            .map(|piece| {
+                let mut changes = Changes::new();
+                for (address, at) in piece {
+                    changes.put(&FIRST_PAID, address, at);
+                }
+                changes
+            })
+            .collect();
+        pieces.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::{HandlerId, RunId};
+    use crate::domain::operation::Operation;
+    use crate::domain::payment::{Content, Event, Origin, Reported};
+
+    fn payment(number: usize, address: &str, end: Reported) -> Payment {
+        let id = format!("row-{number}");
+        let at = Timestamp::from_timestamp(1_790_000_000 + i64::try_from(number).unwrap(), 0);
+        let content = Content {
+            operation: Operation::Withdraw,
+            body: format!(
+                r#"{{"foreign_id":"{id}","currency":"BTC","amount":"0.1","address":"{address}"}}"#
+            ),
+        };
+        let origin = Origin {
+            run: RunId::new(1),
+            handler: HandlerId {
+                script: "a".into(),
+                name: "go".into(),
+            },
+            step: 0,
+            file: "a.rhai".into(),
+            line: 1,
+            set: String::new(),
+        };
+        let mut payment = Payment::planned(id.parse().unwrap(), content, origin, at.unwrap());
+        for event in [
+            Event::Allowed,
+            Event::SendStarted,
+            Event::Accepted,
+            Event::Reported(end),
+        ] {
+            payment.apply(event, None, at.unwrap()).unwrap();
         }
+        payment
+    }
+
+    fn rows(changes: &Changes) -> usize {
+        changes.writes.len()
+    }
+
+    #[test]
+    fn a_rebuild_counts_what_was_spent_and_first_paid_whatever_there_is_of_it() {
+        let mut spending = Spending::default();
+        let mut spent = Changes::new();
+        for number in 0..2_500 {
+            spending.add(
+                &payment(number, &format!("tb1q{number}"), Reported::Confirmed),
+                &mut spent,
+            );
+        }
+        // The first payment counts, and what was not made counts nowhere.
+        let earlier = spending.first_paid["tb1q7"];
+        spending.add(&payment(2_507, "tb1q7", Reported::Confirmed), &mut spent);
+        spending.add(&payment(2_508, "tb1qx", Reported::Cancelled), &mut spent);
+        assert_eq!(rows(&spent), 2_501);
+        assert_eq!(spending.first_paid["tb1q7"], earlier);
+        assert_eq!(spending.first_paid.get("tb1qx"), None);
+        let pieces: Vec<usize> = spending
+            .first_paid()
+            .map(|changes| rows(&changes))
+            .collect();
+        assert_eq!(pieces, [1000, 1000, 500]);
     }
 }
