@@ -52,7 +52,7 @@ pub(super) fn story(why: &Value) -> String {
             "approved by",
             list(why, "approvals")
                 .iter()
-                .map(text)
+                .map(|given| format!("{}, {} UTC", field(given, "by"), time(given, "at")))
                 .collect::<Vec<_>>()
                 .join("\n"),
         ),
@@ -138,7 +138,7 @@ fn policy(policy: &Value) -> String {
     }
     let verdict = policy.get("verdict").unwrap_or(&Value::Null);
     let verdict = match verdict.as_object().and_then(|object| object.iter().next()) {
-        Some((word, terms)) => format!("{word} {terms}"),
+        Some((word, terms)) => format!("{word} ({})", wanted(terms)),
         None => text(verdict),
     };
     let reasons = list(policy, "reasons").iter().map(|reason| {
@@ -157,6 +157,19 @@ fn policy(policy: &Value) -> String {
         field(policy, "by"),
         reasons.collect::<String>()
     )
+}
+
+/// What an approval takes.
+fn wanted(terms: &Value) -> String {
+    let hours = terms.get("expires_after").and_then(Value::as_u64);
+    let hours = hours.map_or_else(String::new, |seconds| {
+        format!(" within {} hours", seconds / 3600)
+    });
+    let editor = match terms.get("editor_may_approve").and_then(Value::as_bool) {
+        Some(false) => ", not the script's last editor",
+        Some(true) | None => "",
+    };
+    format!("people needed: {}{hours}{editor}", field(terms, "quorum"))
 }
 
 fn attempt(attempt: &Value) -> String {
@@ -233,11 +246,13 @@ mod tests {
             "script": {"set": "abc123", "file": "pay.rhai", "line": 4,
                 "source": "gateway::withdraw(#{"},
             "arguments": {"amount": "0.10", "receiver_data": {"first_name": "***"}},
-            "policy": {"verdict": "allow", "by": "small", "reasons": [
+            "policy": {"verdict": {"approve": {"quorum": 2, "expires_after": 86_400,
+                "editor_may_approve": false}}, "by": "small", "reasons": [
                 {"name": "per day", "matches": true, "text": "0.3 of 1 BTC spent today"},
                 {"name": "large", "matches": false, "text": "0.1 is not above 1"},
             ]},
-            "approvals": [],
+            "approvals": [{"by": "ana", "at": "2026-11-22T08:59:00.000Z", "fingerprint": "0f"},
+                {"by": "ben", "at": "2026-11-22T08:59:30.000Z", "fingerprint": "0f"}],
             "attempts": [{"at": "2026-11-22T09:00:01.000Z",
                 "request": {"operation": "withdraw", "body": "{\"amount\":\"0.10\"}"},
                 "outcome": {"at": "2026-11-22T09:00:31.000Z", "event": "answer_lost",
