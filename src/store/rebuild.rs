@@ -175,25 +175,7 @@ pub fn rebuild(dir: &Path, telemetry: &Telemetry) -> Result<Rebuilt, RebuildErro
     let layout = find_damaged_store(dir)?;
     let lock = Lock::take(&layout)?;
     let plan = plan(&layout)?;
-    for repair in &plan.repairs {
-        let path = &layout.dir;
-        plan.perform(repair, &layout)
-            .map_err(OpenError::io("repair the store in", path))?;
-        telemetry.store_repaired(dir, &repair.to_string());
-    }
-    remove_attempts(&layout)?;
-    // The store is whole only if a start says so.
-    let mut opened = open_locked(layout, lock, &Options::default(), telemetry)?;
-    if !plan.repairs.is_empty() {
-        opened
-            .checkpoint()
-            .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
-    }
-    Ok(Rebuilt {
-        sequence: opened.writer.mark.sequence,
-        records: opened.writer.mark.records,
-        repairs: plan.repairs,
-    })
+    plan.carry_out(layout, lock, telemetry)
 }
 
 /// What has to be done, decided before any of it is.
@@ -289,6 +271,33 @@ fn plan_with(
 }
 
 impl Plan {
+    /// Performs the repairs, and opens the store as a start would: it is whole only if that says so.
+    pub(super) fn carry_out(
+        self,
+        layout: Layout,
+        lock: Lock,
+        telemetry: &Telemetry,
+    ) -> Result<Rebuilt, RebuildError> {
+        let dir = layout.dir.clone();
+        for repair in &self.repairs {
+            self.perform(repair, &layout)
+                .map_err(OpenError::io("repair the store in", &dir))?;
+            telemetry.store_repaired(&dir, &repair.to_string());
+        }
+        remove_attempts(&layout)?;
+        let mut opened = open_locked(layout, lock, &Options::default(), telemetry)?;
+        if !self.repairs.is_empty() {
+            opened
+                .checkpoint()
+                .map_err(|failure| OpenError::io("checkpoint", &dir)(io::Error::other(failure)))?;
+        }
+        Ok(Rebuilt {
+            sequence: opened.writer.mark.sequence,
+            records: opened.writer.mark.records,
+            repairs: self.repairs,
+        })
+    }
+
     pub(super) fn keep_aside(&mut self, layout: &Layout, part: PathBuf) -> Result<(), OpenError> {
         if part.exists() {
             let kept = layout

@@ -6,16 +6,14 @@
 //! state of scripts are not in the payment journal and are lost; the first start says so again.
 //! Whatever can be repaired without losing them is repaired by `rebuild` first.
 
-use std::io;
 use std::path::Path;
 
-use super::Options;
 use super::copy::sync_tree;
 use super::error::{Damage, OpenError, Remedy};
 use super::index::wait_for_release;
 use super::layout::Layout;
 use super::lock::Lock;
-use super::open::{find_damaged_store, open_locked};
+use super::open::find_damaged_store;
 use super::payment_journal::{cut_torn, remake};
 use super::rebuild::{Plan, RebuildError, Rebuilt, Repair, plan, remove_attempts};
 use crate::telemetry::Telemetry;
@@ -61,24 +59,7 @@ pub fn rebuild_payments(
         }
         Err(refusal) => return Err(refusal),
     };
-    for repair in &plan.repairs {
-        plan.perform(repair, &layout)
-            .map_err(OpenError::io("repair the store in", dir))?;
-        telemetry.store_repaired(dir, &repair.to_string());
-    }
-    remove_attempts(&layout)?;
-    // The store is whole only if a start says so.
-    let mut opened = open_locked(layout, lock, &Options::default(), telemetry)?;
-    if !plan.repairs.is_empty() {
-        opened
-            .checkpoint()
-            .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
-    }
-    let rebuilt = Rebuilt {
-        sequence: opened.writer.mark.sequence,
-        records: opened.writer.mark.records,
-        repairs: plan.repairs,
-    };
+    let rebuilt = plan.carry_out(layout, lock, telemetry)?;
     Ok(RebuiltPayments { rebuilt, made })
 }
 
