@@ -212,10 +212,8 @@ fn take(
         commit.require_unchanged(&PAYMENTS, id, &payment.before);
         // What could not happen changes nothing.
         if payment.alarm.is_none() {
-            put(commit, &payment.after, happening);
-            if payment.after.state.is_final() && !payment.before.value.state.is_final() {
-                context.policy.ended(&payment.after, commit);
-            }
+            let before = payment.before.value.state;
+            put(commit, before, &payment.after, &context.policy, happening);
         }
     } else if may_be_a_payment(callback) {
         let place = (

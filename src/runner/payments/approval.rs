@@ -222,14 +222,12 @@ impl Payments {
         let mut changes = Changes::new();
         let happening = self.0.waits.happening().await;
         changes.require_unchanged(&PAYMENTS, &payment.foreign_id, stored);
-        put(&mut changes, payment, &happening);
+        let before = stored.value.state;
+        put(&mut changes, before, payment, &self.0.policy, &happening);
         let has_moved = payment.state != stored.value.state;
         if has_moved && let Some(terms) = terms(payment) {
             let until = deadline(payment.created_at, &terms);
             changes.remove(&AWAITED, &awaited(&payment.foreign_id, until));
-        }
-        if payment.state == State::Refused {
-            self.0.policy.ended(payment, &mut changes);
         }
         let alerted = alert.map_or_else(Started::default, |what| {
             about_payment(&self.0.firings, what, payment, &happening, &mut changes)

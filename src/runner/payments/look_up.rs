@@ -150,11 +150,9 @@ impl Payments {
             let mut changes = Changes::new();
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, &payment.foreign_id, &stored);
-            put(&mut changes, &moved, &happening);
-            let is_news = moved.state.is_final() && !stored.value.state.is_final();
-            if is_news {
-                self.0.policy.ended(&moved, &mut changes);
-            }
+            let before = stored.value.state;
+            put(&mut changes, before, &moved, &self.0.policy, &happening);
+            let is_news = moved.state.is_final() && !before.is_final();
             let started = found.as_ref().filter(|_| is_news).map(|found| {
                 reconciled::add(&self.0.firings, found, &moved, &happening, &mut changes)
             });

@@ -260,7 +260,8 @@ impl Payments {
         debug_assert!(decided.is_ok(), "a planned payment can be decided");
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
         let happening = self.0.waits.happening().await;
-        put(&mut changes, &planned, &happening);
+        let before = State::Planned;
+        put(&mut changes, before, &planned, &self.0.policy, &happening);
         let alerted = self.await_people(&planned, &happening, &mut changes);
         // The lock makes a refusal impossible within one process, and there is only one.
         let committed = self.0.store.commit(changes).await;

@@ -8,6 +8,7 @@ use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, Reported, State, lines};
 use crate::runner::alerts::about_payment;
+use crate::runner::policy::Guard;
 use crate::runner::waits::Happening;
 use crate::store::schema::PAYMENTS;
 use crate::store::{Changes, CommitError, Rows, put_payment};
@@ -70,10 +71,8 @@ impl Payments {
             let mut changes = Changes::new();
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
-            put(&mut changes, &payment, &happening);
-            if payment.state.is_final() && !stored.value.state.is_final() {
-                self.0.policy.ended(&payment, &mut changes);
-            }
+            let before = stored.value.state;
+            put(&mut changes, before, &payment, &self.0.policy, &happening);
             let firings = &self.0.firings;
             let started = is_now_held(&stored.value, &payment).then(|| {
                 about_payment(firings, "payment_held", &payment, &happening, &mut changes)
@@ -96,10 +95,20 @@ fn is_now_held(before: &Payment, after: &Payment) -> bool {
     before.state != after.state && after.state == State::Held
 }
 
-/// Writes the payment, its index rows and its lines in the payment journal, and notes what that
-/// may be news of.
-pub(in crate::runner) fn put(changes: &mut Changes, payment: &Payment, happening: &Happening<'_>) {
+/// Writes a payment that was in the state `before`: its record and index rows, its lines in the
+/// payment journal, what its end means for policy, and what it may be news of. Every change of a
+/// payment is written here.
+pub(in crate::runner) fn put(
+    changes: &mut Changes,
+    before: State,
+    payment: &Payment,
+    policy: &Guard,
+    happening: &Happening<'_>,
+) {
     happening.payment(payment, changes);
+    if payment.state.is_final() && !before.is_final() {
+        policy.ended(payment, changes);
+    }
     let (lines, kept) = match lines(payment) {
         Ok(told) => told,
         Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
