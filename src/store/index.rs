@@ -37,8 +37,6 @@ const RELEASE_TRIES: usize = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// How many records a visiting thread takes for itself at a time.
 const VISITED_AT_ONCE: usize = 512;
-/// How many writes sled gets in one batch: it holds up whoever reads meanwhile.
-const APPLIED_AT_ONCE: usize = 32;
 
 /// A stored key and its stored bytes.
 pub(super) type Stored = (Vec<u8>, Vec<u8>);
@@ -154,21 +152,24 @@ impl Index {
             .collect()
     }
 
-    /// Applies a group and its mark, all or nothing. Not durable by itself.
+    /// Applies a group and its mark; see [`Index::apply_many`].
     pub(super) fn apply(&self, writes: &Writes, mark: &Mark) -> Result<(), IndexError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            add(&mut batch, key, value.as_deref());
-        }
-        batch.insert(MARK_KEY, encoded(mark));
-        Ok(self.tree.apply_batch(batch)?)
+        let writes = writes.iter();
+        self.apply_many(
+            writes.map(|(key, value)| (key.as_slice(), value.as_deref())),
+            mark,
+        )
     }
 
-    /// Applies the writes of many groups and the mark of the last one. Not durable by itself.
+    /// Applies the writes of one group or many, and the mark of the last one. Not durable by itself.
     ///
-    /// sled lets nobody read while it applies a batch, so it gets small ones, and the mark with
-    /// the last. A crash in between leaves the mark before and a part of the writes, all of them
-    /// of groups that the journal has and that are replayed, in order, from that mark on.
+    /// The mark comes last, and what sled recovers ends somewhere in what it was given, in order. So
+    /// a crash in between leaves the mark before and a part of the writes, all of them of groups
+    /// that the journal has and that are replayed, in order, from that mark on.
+    ///
+    /// # Design
+    /// One by one, because each of sled's batches makes it write its buffer to the file twice and
+    /// wait for the disk each time, and because once there was a batch, all reads take a lock.
     pub(super) fn apply_many<'a>(
         &self,
         writes: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
@@ -178,15 +179,14 @@ impl Index {
         if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(sled::Error::Unsupported("as a test".into()).into());
         }
-        let mut batch = sled::Batch::default();
-        for (number, (key, value)) in writes.enumerate() {
-            if number > 0 && number % APPLIED_AT_ONCE == 0 {
-                self.tree.apply_batch(std::mem::take(&mut batch))?;
-            }
-            add(&mut batch, key, value);
+        for (key, value) in writes {
+            match value {
+                Some(stored) => self.tree.insert(key, stored)?,
+                None => self.tree.remove(key)?,
+            };
         }
-        batch.insert(MARK_KEY, encoded(mark));
-        Ok(self.tree.apply_batch(batch)?)
+        self.tree.insert(MARK_KEY, encoded(mark))?;
+        Ok(())
     }
 
     /// Makes everything applied durable.
@@ -367,13 +367,6 @@ fn message(payload: &(dyn Any + Send)) -> String {
                 .map(|text| (*text).to_owned())
         })
         .unwrap_or_else(|| "without a message".to_owned())
-}
-
-fn add(batch: &mut sled::Batch, key: &[u8], value: Option<&[u8]>) {
-    match value {
-        Some(stored) => batch.insert(key, stored),
-        None => batch.remove(key),
-    }
 }
 
 fn encoded(mark: &Mark) -> Vec<u8> {
