@@ -2,12 +2,6 @@
 //!
 //! A group is durable when [`GuardJournal::sync`] has returned; that is the store's point of
 //! durability. Reading back and judging what is there is recovery's work. Used by the writer.
-//!
-//! # Design
-//! A sync after a write that makes the file longer has to wait for the file system's own journal,
-//! and with it for what others have written to their files, as the index does all the time. So
-//! room is made ahead, with zeros, and most records only overwrite some of them. What is left of
-//! the room is given back when the segment is left.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,23 +9,17 @@ use std::os::unix::fs::FileExt;
 
 use super::journal_format::{HEADER_LENGTH, Mark, encode_header, seal, sealed, take_u64};
 use super::layout::{Layout, create_folder, read_file, sync_folder, unfinished, write_file};
+use super::tail::Tail;
 
 /// The journal, open for appending.
 #[derive(Debug)]
 pub(super) struct GuardJournal {
     layout: Layout,
-    segment: File,
-    /// Where the next record goes.
-    length: u64,
-    /// Length of the file.
-    reserved: u64,
-    /// Bytes of room to make at a time.
-    room: u64,
+    segment: Tail,
+    /// About how many bytes a segment will hold.
+    segment_bytes: u64,
     high_water: File,
 }
-
-/// The most bytes of room that are made at a time: many groups, and still written in a moment.
-const MOST_ROOM: u64 = 1024 * 1024;
 
 impl GuardJournal {
     /// Makes the journal of a store that stands at `mark`: one empty segment.
@@ -51,38 +39,24 @@ impl GuardJournal {
         length: u64,
         segment_bytes: u64,
     ) -> io::Result<Self> {
-        let segment = open_segment(layout, first_sequence)?;
-        if segment.metadata()?.len() != length {
-            segment.set_len(length)?;
-        }
+        let segment = Tail::new(open_segment(layout, first_sequence)?, length, segment_bytes)?;
         segment.sync_all()?;
         Ok(Self {
             layout: layout.clone(),
             segment,
-            length,
-            reserved: length,
-            room: MOST_ROOM.min(segment_bytes),
+            segment_bytes,
             high_water: OpenOptions::new().write(true).open(layout.high_water())?,
         })
     }
 
     /// Appends a record. Not durable yet.
     pub(super) fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        let end = self.length + record.len() as u64;
-        if end > self.reserved {
-            let zeros = vec![0; usize::try_from(self.room).unwrap_or_default()];
-            // First the room, so that a record is never followed by anything but zeros.
-            self.segment.write_all_at(&zeros, end)?;
-            self.reserved = end + self.room;
-        }
-        self.segment.write_all_at(record, self.length)?;
-        self.length = end;
-        Ok(())
+        self.segment.append(record)
     }
 
     /// Makes everything appended durable, and notes up to where it reaches.
     pub(super) fn sync(&mut self, sequence: u64) -> io::Result<()> {
-        self.segment.sync_data()?;
+        self.segment.sync()?;
         // The note itself is not synced: it may be late after a power cut, but it is never early.
         self.high_water
             .write_all_at(&encode_high_water(sequence), 0)
@@ -90,38 +64,22 @@ impl GuardJournal {
 
     /// Bytes in the current segment's records.
     pub(super) fn segment_bytes(&self) -> u64 {
-        self.length.saturating_sub(HEADER_LENGTH as u64)
+        let length = self.segment.length();
+        length.saturating_sub(HEADER_LENGTH as u64)
     }
 
     /// Goes on in a new segment, which begins after `mark`.
     pub(super) fn rotate(&mut self, mark: &Mark) -> io::Result<()> {
         create_segment(&self.layout, mark)?;
-        self.give_back()?;
-        self.segment = open_segment(&self.layout, mark.sequence + 1)?;
-        self.length = HEADER_LENGTH as u64;
-        self.reserved = self.length;
-        Ok(())
-    }
-
-    /// Gives back the room behind the last record. Not durable: zeros there do no harm.
-    fn give_back(&self) -> io::Result<()> {
-        if self.reserved > self.length {
-            self.segment.set_len(self.length)?;
-        }
+        let segment = open_segment(&self.layout, mark.sequence + 1)?;
+        self.segment = Tail::new(segment, HEADER_LENGTH as u64, self.segment_bytes)?;
         Ok(())
     }
 
     /// Lets everything that is appended from now on go to another file.
     #[cfg(test)]
     pub(super) fn divert(&mut self, path: &str) {
-        self.segment = OpenOptions::new().write(true).open(path).unwrap();
-    }
-}
-
-impl Drop for GuardJournal {
-    fn drop(&mut self) {
-        // Room that stays does no harm.
-        drop(self.give_back());
+        self.segment.divert(path);
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `writer`, `poison` | group commit, and its end after a failure |
 //! | `overlay`, `view` | what is durable and not yet in the index, and reading both as one |
 //! | `applier`, `pace` | bringing the index up to date, and when |
-//! | `guard_journal`, `journal_format`, `manifest`, `layout`, `lock` | files of our own |
+//! | `guard_journal`, `journal_format`, `tail`, `manifest`, `layout`, `lock` | files of our own |
 //! | `index` | the only code that uses sled |
 //! | `recovery`, `verify` | what is found at a start, and whether to go on with it |
 //! | `proof`, `rebuild` | what of a damaged store is provably everything, and repairing it |
@@ -56,6 +56,7 @@ mod restore;
 mod scan;
 pub mod schema;
 mod table;
+mod tail;
 mod unreferenced;
 mod verify;
 mod view;

@@ -10,6 +10,7 @@ use super::chain::{BEFORE_ALL, hash, prefix};
 use super::{HEAD, Head};
 use crate::store::journal_format::{seal, sealed, take_u64};
 use crate::store::layout::{Layout, create_folder, read_file, sync_folder};
+use crate::store::tail::Tail;
 
 /// Personal data are in there: nobody but the daemon's user reads it.
 const MODE: u32 = 0o600;
@@ -20,7 +21,7 @@ pub(in crate::store) struct PaymentJournal {
     layout: Layout,
     pub(super) head: Head,
     /// The last line's file; `None` before the first line.
-    file: Option<File>,
+    file: Option<Tail>,
     note: Option<File>,
     /// Bytes of a file beyond which the next line goes to a new one.
     file_bytes: u64,
@@ -31,8 +32,6 @@ pub(in crate::store) struct PaymentJournal {
 pub(in crate::store) struct Composed {
     pub(in crate::store) text: Vec<u8>,
     head: Head,
-    /// Where in the head's file they begin.
-    start: u64,
 }
 
 impl Composed {
@@ -55,7 +54,8 @@ impl PaymentJournal {
         };
         if journal.head.number > 0 {
             let path = layout.payment_file(journal.head.file);
-            journal.file = Some(OpenOptions::new().write(true).open(path)?);
+            let file = OpenOptions::new().write(true).open(path)?;
+            journal.file = Some(Tail::new(file, journal.head.length, file_bytes)?);
             journal.note = Some(open_note(layout)?);
         }
         Ok(journal)
@@ -72,7 +72,6 @@ impl PaymentJournal {
         if head.number == 0 {
             BEFORE_ALL.clone_into(&mut head.hash);
         }
-        let start = head.length;
         let mut text = Vec::new();
         for line in lines {
             head.number += 1;
@@ -84,7 +83,7 @@ impl PaymentJournal {
             text.push(b'\n');
         }
         head.length += text.len() as u64;
-        Composed { text, head, start }
+        Composed { text, head }
     }
 
     /// Appends composed lines. Not durable yet.
@@ -94,18 +93,17 @@ impl PaymentJournal {
                 create_folder(&self.layout.payment_journal())?;
                 self.note = Some(open_note(&self.layout)?);
             }
-            self.file = Some(create(&self.layout, composed.head.file)?);
+            let file = create(&self.layout, composed.head.file)?;
+            self.file = Some(Tail::new(file, 0, self.file_bytes)?);
         }
-        if let Some(file) = &self.file {
-            file.write_all_at(&composed.text, composed.start)?;
-        }
-        Ok(())
+        let file = self.file.as_mut();
+        file.map_or(Ok(()), |file| file.append(&composed.text))
     }
 
     /// Makes what was appended durable, and notes up to where the journal reaches.
     pub(in crate::store) fn sync(&mut self, composed: Composed) -> io::Result<()> {
         if let Some(file) = &self.file {
-            file.sync_data()?;
+            file.sync()?;
         }
         if composed.head.file != self.head.file {
             sync_folder(&self.layout.payment_journal())?;
@@ -120,7 +118,7 @@ impl PaymentJournal {
     /// Lets everything that is appended from now on go to another file.
     #[cfg(test)]
     pub(in crate::store) fn divert(&mut self, path: &str) {
-        self.file = Some(OpenOptions::new().write(true).open(path).unwrap());
+        self.file.as_mut().unwrap().divert(path);
     }
 }
 

@@ -3,6 +3,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::store::tail::without_room;
+
 /// What the first line names as the hash of the line before it.
 pub(super) const BEFORE_ALL: &str =
     "0000000000000000000000000000000000000000000000000000000000000000";
@@ -76,12 +78,15 @@ pub(super) struct Walked {
     pub(super) flaws: Vec<Flaw>,
     /// How many whole lines there are.
     pub(super) lines: usize,
-    /// Bytes behind the last line break: an interrupted append, if they are at the journal's end.
+    /// Bytes of whole lines.
+    pub(super) length: usize,
+    /// Bytes behind the last line break, without the room: an interrupted append, if they are at the
+    /// journal's end.
     pub(super) torn: usize,
 }
 
-/// Walks the lines of a file that goes on after `before`. `each` sees every line that begins as a
-/// line must, with its offset.
+/// Walks the lines of a file that goes on after `before`, up to the room at its end. `each` sees
+/// every line that begins as a line must, with its offset.
 pub(super) fn walk(
     content: &[u8],
     before: Link,
@@ -91,10 +96,10 @@ pub(super) fn walk(
         last: before,
         flaws: Vec::new(),
         lines: 0,
+        length: 0,
         torn: 0,
     };
-    let mut at = 0;
-    for line in content.split_inclusive(|byte| *byte == b'\n') {
+    for line in without_room(content).split_inclusive(|byte| *byte == b'\n') {
         let Some(text) = line.strip_suffix(b"\n") else {
             walked.torn = line.len();
             break;
@@ -102,7 +107,7 @@ pub(super) fn walk(
         walked.lines += 1;
         let Some((number, sequence, prev)) = place(text) else {
             walked.flaw("is no line of the journal".into());
-            at += line.len();
+            walked.length += line.len();
             continue;
         };
         walked.compare(number, sequence, prev);
@@ -111,8 +116,8 @@ pub(super) fn walk(
             sequence,
             hash: hash(text),
         };
-        each(&walked.last, at, text);
-        at += line.len();
+        each(&walked.last, walked.length, text);
+        walked.length += line.len();
     }
     walked
 }

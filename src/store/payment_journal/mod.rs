@@ -1,7 +1,8 @@
 //! The payment journal: every step of every payment, one JSON line each, for ever.
 //!
 //! ```text
-//! payment-journal/N.jsonl   lines from number N on, oldest first; never changed once the next is there
+//! payment-journal/N.jsonl   lines from number N on, oldest first; never changed once the next is there;
+//!                           in the last one, while it is written, zeros behind them: room for more
 //! payment-journal/head      number and hash of the last line that is certainly there
 //! line  {"n": number, "seq": the commit's group, "prev": SHA-256 of the line before, …}
 //! ```

@@ -200,7 +200,7 @@ fn find(layout: &Layout) -> Result<Places, OpenError> {
         }
         last = walked.last;
         places.head.file = *first;
-        places.head.length = (content.len() - walked.torn) as u64;
+        places.head.length = walked.length as u64;
         places
             .files
             .push(File::open(path).map_err(OpenError::io("open", path))?);

@@ -16,6 +16,7 @@ use super::append::{complete, write_head_note};
 use super::chain::{Link, walk};
 use crate::store::error::{Damage, Remedy};
 use crate::store::layout::Layout;
+use crate::store::tail::without_room;
 
 /// The last group with lines that the index does not have.
 #[derive(Debug, Default)]
@@ -92,8 +93,11 @@ impl Comparison {
             Err(error) => return Err(error),
         };
         let at = usize::try_from(start).unwrap_or(usize::MAX);
-        let differs = there.get(at..).is_some_and(|tail| tail != lines);
-        if differs && there.len() as u64 <= length {
+        let differs = there.get(at..).is_some_and(|tail| {
+            let room = tail.get(lines.len()..).unwrap_or_default();
+            !tail.starts_with(&lines) && without_room(room).is_empty()
+        });
+        if differs {
             self.interrupted = Some(Interrupted { file, start, lines });
         }
         Ok(())

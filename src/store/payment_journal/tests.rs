@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::chain::{Link, walk};
 use crate::store::layout::Layout;
 use crate::store::poison::Poison;
+use crate::store::tail::without_room;
 use crate::store::writer::Command;
 use crate::store::{
     Changes, OpenError, Options, Remedy, Store, Table, backup, copy, open, restore, verify,
@@ -38,12 +39,12 @@ fn telling(number: u64, lines: u64) -> Changes {
     changes
 }
 
-/// Everything in the journal, as one text, and its files.
+/// Everything in the journal without the room behind it, as one text, and its files.
 fn content(dir: &Path) -> (Vec<u8>, usize) {
     let files = Layout::new(dir).payment_files().unwrap();
     let all: Vec<u8> = files
         .iter()
-        .flat_map(|(_, path)| fs::read(path).unwrap())
+        .flat_map(|(_, path)| without_room(&fs::read(path).unwrap()).to_vec())
         .collect();
     (all, files.len())
 }
@@ -137,10 +138,10 @@ fn copied(dir: &Path) -> tempfile::TempDir {
     copy
 }
 
-/// The last file, its content, and where the last two lines begin in it.
+/// The last file, its content without the room, and where the last two lines begin in it.
 fn last_file(dir: &Path) -> (std::path::PathBuf, Vec<u8>, usize) {
     let (_, path) = Layout::new(dir).payment_files().unwrap().pop().unwrap();
-    let bytes = fs::read(&path).unwrap();
+    let bytes = without_room(&fs::read(&path).unwrap()).to_vec();
     let ends: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] == b'\n').collect();
     let start = ends.iter().rev().nth(2).map_or(0, |end| end + 1);
     (path, bytes, start)
