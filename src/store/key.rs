@@ -33,9 +33,9 @@ const TERMINATOR: u8 = 0x01;
 
 /// Appends a text without its terminator: the start of every key whose text starts so.
 pub(super) fn encode_open_text(text: &str, bytes: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        bytes.push(byte);
-        if byte == ESCAPE {
+    for piece in text.as_bytes().split_inclusive(|byte| *byte == ESCAPE) {
+        bytes.extend_from_slice(piece);
+        if piece.last() == Some(&ESCAPE) {
             bytes.push(ESCAPED_ZERO);
         }
     }

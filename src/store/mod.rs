@@ -9,7 +9,7 @@
 //! | file | is about |
 //! |---|---|
 //! | `table`, `key`, `codec`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
-//! | `writer`, `poison` | group commit, and its end after a failure |
+//! | `writer`, `ends`, `poison` | group commit, what it need not look up, and its end after a failure |
 //! | `overlay`, `view` | what is durable and not yet in the index, and reading both as one |
 //! | `applier`, `pace` | bringing the index up to date, and when |
 //! | `guard_journal`, `journal_format`, `tail`, `manifest`, `layout`, `lock` | files of our own |
@@ -35,6 +35,7 @@ mod blobs;
 mod changes;
 mod codec;
 mod copy;
+mod ends;
 mod error;
 mod guard_journal;
 mod index;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Options;
 use super::applier::Applier;
 use super::blobs::Blobs;
+use super::ends::Ends;
 use super::error::{Damage, OpenError, Remedy};
 use super::guard_journal::{GuardJournal, read_high_water};
 use super::journal_format::{HEADER_LENGTH, Mark};
@@ -112,6 +113,7 @@ pub(super) fn open_locked(
             segment_bytes: options.segment_bytes,
             pace: Arc::clone(&pace),
             telemetry: telemetry.clone(),
+            ends: Ends::default(),
         },
         applier: Applier {
             view,

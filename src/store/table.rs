@@ -14,6 +14,9 @@ use super::key::Key;
 /// Ends the prefix in the stored key, so that no table's prefix is the start of another's.
 const PREFIX_END: u8 = 0;
 
+/// Bytes that few stored keys go beyond.
+const USUAL_KEY: usize = 96;
+
 /// Something that can be stored: whatever serde can write as JSON and read back.
 ///
 /// Enums with numbers in them must be externally tagged, and nothing may be flattened, or exact
@@ -76,7 +79,8 @@ impl<K, V> Table<K, V> {
 
     /// What every stored key of this table starts with.
     pub(super) fn stored_prefix(&self) -> Vec<u8> {
-        let mut bytes = self.prefix.as_bytes().to_vec();
+        let mut bytes = Vec::with_capacity(USUAL_KEY);
+        bytes.extend(self.prefix.as_bytes());
         bytes.push(PREFIX_END);
         bytes
     }

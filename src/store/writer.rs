@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes::{Changes, MAX_CHANGES_BYTES};
 use super::codec::carried_checksum;
+use super::ends::Ends;
 use super::error::{CommitError, IndexError};
 use super::guard_journal::GuardJournal;
 use super::journal_format::{Mark, Writes, checksum, encode_record};
@@ -53,6 +54,7 @@ pub(super) struct Writer {
     pub(super) segment_bytes: u64,
     pub(super) pace: Arc<Pace>,
     pub(super) telemetry: Telemetry,
+    pub(super) ends: Ends,
 }
 
 /// A failure that poisons the store.
@@ -132,7 +134,11 @@ impl Writer {
 
     /// Takes commands into a group until it is full. Preconditions see what is durable and what
     /// earlier commits of the group will have made of it.
-    fn gather(&self, waiting: &mut VecDeque<Command>, group: &mut Group) -> Result<(), Failure> {
+    fn gather(
+        &mut self,
+        waiting: &mut VecDeque<Command>,
+        group: &mut Group,
+    ) -> Result<(), Failure> {
         while group.close.is_none() && group.bytes < MAX_CHANGES_BYTES {
             match waiting.pop_front() {
                 None => break,
@@ -154,7 +160,7 @@ impl Writer {
         Ok(())
     }
 
-    fn holds(&self, group: &mut Group, changes: &Changes) -> Result<bool, Failure> {
+    fn holds(&mut self, group: &mut Group, changes: &Changes) -> Result<bool, Failure> {
         for condition in &changes.conditions {
             let expected = condition.expected.as_deref();
             let made = group.writes.get(&condition.key);
@@ -171,7 +177,7 @@ impl Writer {
 
     /// What `look` makes of the stored bytes under a key before the group.
     fn found<T>(
-        &self,
+        &mut self,
         group: &mut Group,
         key: &[u8],
         look: impl Fn(Option<&[u8]>) -> T,
@@ -181,6 +187,9 @@ impl Writer {
         }
         if let Some(looked) = self.view.overlay.look(key, &look) {
             return Ok(looked);
+        }
+        if self.ends.is_beyond(key, &self.view.index)? {
+            return Ok(look(None));
         }
         let read = self.view.index.get(key)?;
         let looked = look(read.as_deref());
@@ -225,6 +234,11 @@ impl Writer {
             let old = self.found(group, key, |stored| stored.map(carried_checksum))?;
             before.push(old.is_some());
             mark.count(old, checksum(value.as_ref()));
+        }
+        for (key, value) in &writes {
+            if value.is_some() {
+                self.ends.reach(key);
+            }
         }
         let text = told.as_ref().map_or(&[][..], |told| &told.text);
         let record = encode_record(&self.mark, &mut mark, &writes, text);
