@@ -23,8 +23,10 @@ pub enum CrashPoint {
     SlotRecorded,
     /// Payment intent on disk, not yet marked as being sent.
     IntentRecorded,
-    /// Payment marked as being sent, first byte not yet out.
+    /// Payment marked as being sent, and it is noted that nothing has left yet.
     SendRecorded,
+    /// Noted that the payment's request leaves now, first byte not yet out.
+    Departed,
     /// The gateway's answer is here, not yet recorded.
     AnswerReceived,
     /// The gateway's answer is on disk, the script does not know yet.
@@ -43,7 +45,7 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// Every point.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::JournalAppended,
         Self::JournalSynced,
         Self::PaymentLinesAppended,
@@ -53,6 +55,7 @@ impl CrashPoint {
         Self::SlotRecorded,
         Self::IntentRecorded,
         Self::SendRecorded,
+        Self::Departed,
         Self::AnswerReceived,
         Self::AnswerRecorded,
         Self::StepRecorded,
@@ -75,6 +78,7 @@ impl CrashPoint {
             Self::SlotRecorded => "slot_recorded",
             Self::IntentRecorded => "intent_recorded",
             Self::SendRecorded => "send_recorded",
+            Self::Departed => "departed",
             Self::AnswerReceived => "answer_received",
             Self::AnswerRecorded => "answer_recorded",
             Self::StepRecorded => "step_recorded",

@@ -26,8 +26,8 @@
 //!
 //! - **No payment is sent twice.** One function sends ([`runner`]'s money path); before the first
 //!   byte leaves, the intent with the exact bytes and the mark that they are being sent are on
-//!   disk, and what has that mark is looked up, not sent again. Only where the operator allows it
-//!   is it sent once more, under the same key, which the gateway is taken to refuse twice.
+//!   disk, and what has that mark is looked up, not sent again, unless it certainly never left. Only
+//!   where the operator allows it is it sent once more, under the same key, which the gateway is taken to refuse twice.
 //! - **Nothing answered with 200 is lost.** A callback and the runs it starts are one commit, and
 //!   the answer comes after it. What was taken once is known for ever.
 //! - **A run goes on where it stopped.** What a script asks of the world is answered from the
@@ -55,8 +55,8 @@
 //! `gateway::withdraw(#{…})` in a script becomes an [`effects`](scripting::effects) request. The
 //! runner derives the key if the script gave none, [`gateway::prepare`] checks the fields and makes
 //! the bytes, and the money path goes through [`domain::payment::next_step`]: decide and commit the
-//! intent, commit the mark, [`gateway::Client::send`], commit what the
-//! [`Disposition`](gateway::Disposition) means. A lost answer makes it `unknown`: the sweep looks it
+//! intent, commit the mark, wait for a place, note the departure, [`gateway::Client::send_admitted`],
+//! commit what the [`Disposition`](gateway::Disposition) means. A lost answer makes it `unknown`: the sweep looks it
 //! up with growing delays while callbacks may settle it any moment. What the gateway shows is ours
 //! only when [`domain::payment::likeness()`] finds nothing else in it, and patience with not knowing
 //! ends where [`domain::payment::Patience`] says. The outcome is a step in the

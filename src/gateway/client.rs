@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::classify::{Disposition, classify};
@@ -44,6 +44,7 @@ struct Inner {
     key: HeaderValue,
     signer: Signer,
     permits: Semaphore,
+    turns: Semaphore,
     limiter: Mutex<Limiter>,
     /// Whether the last request got no answer, or one of a server in trouble.
     failing: AtomicBool,
@@ -59,6 +60,12 @@ pub enum BuildError {
     /// TLS could not be set up.
     #[error("the HTTP client cannot be set up")]
     Http(#[source] reqwest::Error),
+}
+
+/// A turn among the requests that are under way or will be next.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
 }
 
 /// A place among the requests under way.
@@ -106,6 +113,7 @@ impl Client {
             key,
             signer: Signer::new(&gateway.secret),
             permits: Semaphore::new(gateway.max_in_flight.max(1)),
+            turns: Semaphore::new(turns(gateway.max_in_flight.max(1))),
             limiter: Mutex::default(),
             failing: AtomicBool::new(false),
             telemetry: telemetry.clone(),
@@ -135,9 +143,20 @@ impl Client {
         self.0.permits.available_permits() == 0
     }
 
+    /// Waits until a request is under way or will be among the next few that are. For whoever has
+    /// something to do before the first byte that takes as long as a part of a request: done while
+    /// it is not yet admitted, that costs nobody a place.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]: nothing was sent; try again later.
+    pub async fn turn(&self) -> Result<Turn<'_>, NotAdmitted> {
+        let permit = self.0.turns.acquire().await.map_err(closed)?;
+        Ok(Turn { _permit: permit })
+    }
+
     /// Waits until a request of `operation` may leave: while `max_in_flight` requests are out, and
-    /// up to about a minute for a rate limit. For whoever has something to do between that and the
-    /// first byte; the place is held until the answer is here or the admission is dropped.
+    /// up to about a minute for a rate limit. The place is held until the answer is here or the
+    /// admission is dropped.
     ///
     /// # Errors
     /// [`NotAdmitted`]: nothing was sent; try again later.
@@ -186,11 +205,7 @@ impl Inner {
     async fn admit(&self, operation: Operation) -> Result<SemaphorePermit<'_>, NotAdmitted> {
         let deadline = Instant::now() + LONGEST_WAIT;
         loop {
-            let permit = self
-                .permits
-                .acquire()
-                .await
-                .map_err(|_| NotAdmitted("the client is closed".to_owned()))?;
+            let permit = self.permits.acquire().await.map_err(closed)?;
             let departure = self.limiter().depart(operation, Instant::now());
             match departure {
                 Ok(()) => return Ok(permit),
@@ -270,6 +285,16 @@ impl Inner {
         self.limiter().hold(operation, Instant::now(), length);
         self.telemetry.gateway_rate_limited(operation, length);
     }
+}
+
+/// How many requests are under way or next: a few more than may be under way. What is done before a
+/// request's first byte takes about a tenth of what a quick gateway takes to answer.
+const fn turns(max_in_flight: usize) -> usize {
+    max_in_flight + 1 + max_in_flight / 8
+}
+
+fn closed(_: AcquireError) -> NotAdmitted {
+    NotAdmitted("the client is closed".to_owned())
 }
 
 /// No answer came. Only where no connection could be made is it certain that no byte of the

@@ -18,6 +18,6 @@ mod operations;
 mod prepare;
 
 pub use classify::{Disposition, Rejection, classify};
-pub use client::{Admission, BuildError, Client, NotAdmitted};
+pub use client::{Admission, BuildError, Client, NotAdmitted, Turn};
 pub use fields::ArgumentError;
 pub use prepare::{Prepared, StoredError, prepare};

@@ -9,6 +9,7 @@
 //! index/              sled
 //! blobs/ab/abcd…      contents by their SHA-256
 //! payment-journal/    every step of every payment; see `payment_journal`
+//! departures          what is about to be sent and has not left; see `departures`
 //! unfinished-copy     there while a backup or restore writes this folder: not a store yet
 //! payments-only       there from a rebuild of the payments alone to the first start after it
 //! restored            there from a restore to the first start after it
@@ -103,6 +104,10 @@ impl Layout {
     /// The payment journal's files with the number of the first line their names say, oldest first.
     pub(super) fn payment_files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
         numbered_files(&self.payment_journal(), LINES)
+    }
+
+    pub(super) fn departures(&self) -> PathBuf {
+        self.dir.join("departures")
     }
 
     pub(super) fn unfinished_copy(&self) -> PathBuf {

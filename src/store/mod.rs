@@ -19,6 +19,7 @@
 //! | `rebuild_payments` | a store of the payments alone, when nothing else is left |
 //! | `copy`, `backup`, `restore` | copies of the whole store, and what a restored one does not know |
 //! | `payment_journal` | every step of every payment, for ever |
+//! | `departures` | what is about to be sent and has certainly not left |
 //! | `blobs`, `unreferenced` | large contents, and deleting those that nothing names |
 //!
 //! The store knows no payment, run or callback: the modules that own them declare the tables. It
@@ -35,6 +36,7 @@ mod blobs;
 mod changes;
 mod codec;
 mod copy;
+mod departures;
 mod ends;
 mod error;
 mod guard_journal;
@@ -74,6 +76,7 @@ pub use backup::{BackupError, backup};
 pub use blobs::BlobHash;
 pub use changes::{Changes, MAX_CHANGES_BYTES, MAX_RECORD_BYTES};
 pub use copy::Copied;
+pub use departures::Departure;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
 pub use payment_journal::{
@@ -89,6 +92,7 @@ pub use unreferenced::Unreferenced;
 pub use verify::{Report, verify};
 
 use blobs::Blobs;
+use departures::Departures;
 use lock::Lock;
 use open::Opened;
 use poison::Poison;
@@ -138,6 +142,7 @@ struct Shared {
     poison: Poison,
     view: View,
     blobs: Arc<Blobs>,
+    departures: Departures,
     keep_segments: Arc<AtomicBool>,
     telemetry: Telemetry,
     _lock: Lock,
@@ -194,6 +199,7 @@ impl Store {
                 poison,
                 view,
                 blobs: Arc::new(opened.blobs),
+                departures: opened.departures,
                 keep_segments,
                 telemetry,
                 _lock: opened.lock,
@@ -369,6 +375,25 @@ impl Store {
                 hash: hash.clone(),
                 source,
             })
+    }
+
+    /// Notes that something is about to be sent and has not left. Held before it is made durable that
+    /// it is being sent, and ended when what became of it is durable too. `what` names this very
+    /// attempt. Not durable by itself: it outlives the process, not the system.
+    pub fn hold_departure(&self, what: &str) -> Departure {
+        self.shared.departures.hold(what)
+    }
+
+    /// Whether an earlier process ended while it held this departure: then nothing was sent. False
+    /// when that is not known.
+    #[must_use]
+    pub fn never_left(&self, what: &str) -> bool {
+        self.shared.departures.never_left(what)
+    }
+
+    /// Forgets a departure that an earlier process held, once its end is durable.
+    pub fn forget_departure(&self, what: &str) {
+        self.shared.departures.forget(what);
     }
 
     /// Whether the store refuses writes until the next start.

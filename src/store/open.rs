@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::Options;
 use super::applier::Applier;
 use super::blobs::Blobs;
+use super::departures::Departures;
 use super::ends::Ends;
 use super::error::{Damage, OpenError, Remedy};
 use super::guard_journal::{GuardJournal, read_high_water};
@@ -17,7 +18,7 @@ use super::lock::Lock;
 use super::manifest::Manifest;
 use super::pace::Pace;
 use super::payment_journal::PaymentJournal;
-use super::recovery::examine;
+use super::recovery::{Examination, examine};
 use super::view::View;
 use super::writer::{Failure, Writer};
 use crate::telemetry::Telemetry;
@@ -28,6 +29,7 @@ pub(super) struct Opened {
     pub(super) writer: Writer,
     pub(super) applier: Applier,
     pub(super) blobs: Blobs,
+    pub(super) departures: Departures,
     pub(super) lock: Lock,
 }
 
@@ -86,21 +88,12 @@ pub(super) fn open_locked(
     let payments = PaymentJournal::open(&layout, head, options.segment_bytes)
         .map_err(OpenError::io("open", &layout.payment_journal()))?;
     examination.replay()?;
+    announce(&examination, telemetry);
     let (Some(index), Some(manifest)) = (examination.index, examination.manifest) else {
         return Err(Damage::new(dir, Remedy::Restore, "parts are missing").into());
     };
-    telemetry.store_opened(
-        dir,
-        journal.end.sequence,
-        journal.end.records,
-        journal.behind,
-    );
-    if journal.torn_bytes > 0 {
-        telemetry.store_tail_cut(journal.torn_bytes);
-    }
-    for slot in &examination.damaged_slots {
-        telemetry.store_slot_damaged(slot);
-    }
+    let departures =
+        Departures::open(&layout).map_err(OpenError::io("open", &layout.departures()))?;
     let view = View::new(index, journal.end);
     let pace = Arc::new(Pace::new(manifest.checkpoint));
     let repaired = journal.behind > 0 || !examination.damaged_slots.is_empty();
@@ -125,6 +118,7 @@ pub(super) fn open_locked(
             telemetry: telemetry.clone(),
         },
         blobs: Blobs::new(layout),
+        departures,
         lock,
     };
     if repaired {
@@ -134,6 +128,23 @@ pub(super) fn open_locked(
             .map_err(|failure| OpenError::io("checkpoint", dir)(io::Error::other(failure)))?;
     }
     Ok(opened)
+}
+
+/// Says what was found and repaired.
+fn announce(examination: &Examination, telemetry: &Telemetry) {
+    let journal = &examination.journal;
+    telemetry.store_opened(
+        &examination.layout.dir,
+        journal.end.sequence,
+        journal.end.records,
+        journal.behind,
+    );
+    if journal.torn_bytes > 0 {
+        telemetry.store_tail_cut(journal.torn_bytes);
+    }
+    for slot in &examination.damaged_slots {
+        telemetry.store_slot_damaged(slot);
+    }
 }
 
 /// The store in `dir`.

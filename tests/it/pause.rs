@@ -10,11 +10,14 @@ use crate::kit::{Shop, ask, counted, get};
 use crate::payments::{by_hand, telling, withdraw};
 use crate::stage::{SENDER, Stage, eventually, everything, executed};
 
-/// How many payments were ever marked as being sent.
+/// How many payments have left, or may leave: those that were marked as being sent and did not go
+/// back.
 fn marked(runner: &Handle) -> usize {
     let payments = runner.payments(&everything()).unwrap();
     let payments = payments.as_array().unwrap();
-    let sent = payments.iter().filter(|payment| payment["attempts"] != 0);
+    let sent = payments
+        .iter()
+        .filter(|payment| payment["attempts"] != 0 && payment["status"] != "intended");
     sent.count()
 }
 
@@ -27,6 +30,9 @@ fn in_state(runner: &Handle, state: &str) -> usize {
 }
 
 const ROWS: usize = 200;
+
+/// `gateway.max_in_flight`, as it is by default.
+const IN_FLIGHT: usize = 16;
 
 fn batch() -> String {
     by_hand(&format!(
@@ -52,13 +58,16 @@ async fn after_a_pause_nothing_leaves_over_restarts_until_it_is_lifted_and_then_
     let (status, answer) = ask(&daemon, None, "pause", Some(&body)).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["changed"], true);
-    let sent = marked(&daemon.runner);
-    assert!((20..ROWS).contains(&sent), "{sent} were sent");
-    // All others are decided, and none leaves.
-    eventually("the others are decided", || async {
-        (in_state(&daemon.runner, "intended") == ROWS - sent).then_some(())
+    let before = executed(&stage.control).len();
+    // All others are decided, and none leaves: not even those that were marked and waited for a place.
+    let sent = eventually("the others are decided", || async {
+        let sent = marked(&daemon.runner);
+        let under_way = in_state(&daemon.runner, "sending");
+        (under_way == 0 && in_state(&daemon.runner, "intended") == ROWS - sent).then_some(sent)
     })
     .await;
+    assert!((20..ROWS).contains(&sent), "{sent} were sent");
+    assert!(sent <= before + IN_FLIGHT, "{before} and those under way");
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(marked(&daemon.runner), sent);
     daemon.stop().await;

@@ -1,4 +1,10 @@
 //! One attempt: marks the payment as being sent, sends it once, and records what came of it.
+//!
+//! # Design
+//! The mark is made a little ahead of the place among the requests under way, so that no place waits
+//! for the disk. What is marked and waits for its place is held as a departure: after a kill, the
+//! next process knows that it has not left. After a power cut it does not, and the payment's fate is
+//! looked for as that of any other that was marked.
 
 use serde_json::Value;
 
@@ -9,11 +15,11 @@ use crate::domain::approval::is_approved;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, State};
-use crate::gateway::{Disposition, Prepared, Rejection};
+use crate::gateway::{Admission, Disposition, Prepared, Rejection};
 use crate::runner::events;
 use crate::runner::replies::{Reply, reply};
 use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION};
-use crate::store::{Order, Range};
+use crate::store::{Departure, Order, Range};
 
 /// The most events of one transaction that can have arrived before the answer to its request.
 const EARLY_EVENTS: usize = 100;
@@ -38,23 +44,106 @@ impl Payments {
         if self.0.people.pauses.stops(payment) {
             return Ok((Attempt::Paused, payment.clone()));
         }
-        // The mark says that the first byte may leave any moment, so nothing may be waited for
-        // after it: neither a place among the requests under way nor the end of a rate limit.
-        let admission = match self.0.gateway.admit(prepared.operation()).await {
-            Ok(admission) => admission,
+        // Only as many are marked as are under way or next.
+        let turn = match self.0.gateway.turn().await {
+            Ok(turn) => turn,
             Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment.clone())),
         };
         let Some(leave) = self.0.people.pauses.may_mark(payment).await else {
             return Ok((Attempt::Paused, payment.clone()));
         };
+        let departure = self
+            .0
+            .store
+            .hold_departure(&departure_of(id, payment.attempts.saturating_add(1)));
         let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
         drop(leave);
         if marked.state != State::Sending {
+            departure.end();
             // The gateway has reported it meanwhile: somebody has made it, so it must not leave.
             return Ok((Attempt::MovedOn, marked));
         }
         CrashPoint::SendRecorded.pass();
+        let admission = match self.depart(&marked, &prepared, &departure).await? {
+            Ok(admission) => admission,
+            Err(stays) => {
+                let outcome = self.stays(id, stays).await?;
+                departure.end();
+                return Ok(outcome);
+            }
+        };
+        CrashPoint::Departed.pass();
         let disposition = self.0.gateway.send_admitted(admission, &prepared).await;
+        drop(turn);
+        let outcome = self.record_outcome(&marked, disposition).await?;
+        CrashPoint::AnswerRecorded.pass();
+        departure.end();
+        Ok(outcome)
+    }
+
+    /// Waits for a place among the requests under way, and notes that the first byte leaves now.
+    /// Until that is noted, it certainly has not left: so whatever there is to wait for is waited
+    /// for here, and a pause still stops it.
+    async fn depart(
+        &self,
+        marked: &Payment,
+        prepared: &Prepared,
+        departure: &Departure,
+    ) -> Result<Result<Admission<'_>, Attempt>, PayError> {
+        let admission = match self.0.gateway.admit(prepared.operation()).await {
+            Ok(admission) => admission,
+            Err(refused) => return Ok(Err(Attempt::NotSent(refused.to_string()))),
+        };
+        let Some(_until_noted) = self.0.people.pauses.may_mark(marked).await else {
+            return Ok(Err(Attempt::Paused));
+        };
+        let now = self.find(&marked.foreign_id)?;
+        if now.is_none_or(|now| now.state != State::Sending) {
+            return Ok(Err(Attempt::MovedOn));
+        }
+        Ok(match departure.leave() {
+            Ok(()) => Ok(admission),
+            Err(error) => Err(Attempt::NotSent(format!(
+                "it cannot be noted that it leaves: {error}"
+            ))),
+        })
+    }
+
+    /// Records that what was marked has not left. Where the gateway has reported it meanwhile, that
+    /// stands.
+    async fn stays(&self, id: &ForeignId, why: Attempt) -> Result<(Attempt, Payment), PayError> {
+        let note = match &why {
+            Attempt::MovedOn => {
+                let now = self.find(id)?;
+                let now = now.ok_or_else(|| PayError::Damaged(id.clone()))?;
+                return Ok((why, now));
+            }
+            Attempt::NotSent(reason) | Attempt::Unauthorised(reason) => reason.clone(),
+            Attempt::Paused => "money was paused before it left".to_owned(),
+        };
+        let after = self.record(id, Event::NotSent, Some(note), |_| {}).await?;
+        Ok((why, after))
+    }
+
+    /// Records that a payment that was marked by an earlier process has not left, if that is so.
+    pub(super) async fn undo_mark(&self, payment: Payment) -> Result<Payment, PayError> {
+        let what = departure_of(&payment.foreign_id, payment.attempts);
+        if payment.state != State::Sending || !self.0.store.never_left(&what) {
+            return Ok(payment);
+        }
+        let note = "the daemon was stopped before its first byte left".to_owned();
+        let id = &payment.foreign_id;
+        let after = self.record(id, Event::NotSent, Some(note), |_| {}).await?;
+        self.0.store.forget_departure(&what);
+        Ok(after)
+    }
+
+    async fn record_outcome(
+        &self,
+        marked: &Payment,
+        disposition: Disposition,
+    ) -> Result<(Attempt, Payment), PayError> {
+        let id = &marked.foreign_id;
         CrashPoint::AnswerReceived.pass();
         let reply = reply(&disposition);
         let outcome = match disposition {
@@ -75,20 +164,19 @@ impl Payments {
             }
             Disposition::Rejected(rejection) => (
                 Attempt::MovedOn,
-                self.rejected(&marked, rejection, &reply).await?,
+                self.rejected(marked, rejection, &reply).await?,
             ),
             Disposition::Accepted(data) => {
                 (Attempt::MovedOn, self.accepted(id, &data, &reply).await?)
             }
             Disposition::Unknown { reason, .. } => {
-                let note = Some(lost_note(payment.content.operation, &reason));
+                let note = Some(lost_note(marked.content.operation, &reason));
                 let after = self
                     .record(id, Event::AnswerLost, note, |payment| reply.note(payment))
                     .await?;
                 (Attempt::MovedOn, after)
             }
         };
-        CrashPoint::AnswerRecorded.pass();
         Ok(outcome)
     }
 
@@ -180,6 +268,11 @@ impl Payments {
         }
         Ok(payment)
     }
+}
+
+/// The name of one attempt's departure: no two attempts of a payment have the same number.
+fn departure_of(id: &ForeignId, attempt: u32) -> String {
+    format!("{attempt}:{id}")
 }
 
 /// The bytes to send, after making sure that they are still what was decided.

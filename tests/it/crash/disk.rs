@@ -43,8 +43,8 @@ fn withdrawals(machine: &Machine) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_disk_is_full_after_the_intent_nothing_is_sent() {
-    // The first payment has the only place among the requests under way for a while, so that the
-    // second one waits for it between its intent and its mark.
+    // The first payment has the only place among the requests under way for a while. The second one
+    // waits for it, marked and not left, and the third one between its intent and its mark.
     let slow = Rule {
         operation: Some(Operation::Withdrawal),
         times: Some(1),
@@ -60,7 +60,9 @@ async fn when_the_disk_is_full_after_the_intent_nothing_is_sent() {
     deposit(&machine, 1).await;
     status(&machine, 1, "sending").await;
     deposit(&machine, 2).await;
-    status(&machine, 2, "intended").await;
+    status(&machine, 2, "sending").await;
+    deposit(&machine, 3).await;
+    status(&machine, 3, "intended").await;
     // From here on every write fails, as on a full disk.
     let full = Command::new("prlimit")
         .args(["--fsize=1", "--pid", &process.id().to_string()])
@@ -75,14 +77,13 @@ async fn when_the_disk_is_full_after_the_intent_nothing_is_sent() {
     assert!(!ended.success(), "{ended}");
     assert_eq!(withdrawals(&machine), 1, "only the first has left");
     assert_eq!(executed(&machine.control), [("row-1".into(), 1)].into());
-    // There is room again: both go on, and neither is paid twice.
+    // There is room again: all go on, and none is paid twice.
     let process = machine.started().await;
-    status(&machine, 1, "confirmed").await;
-    status(&machine, 2, "confirmed").await;
-    assert_eq!(withdrawals(&machine), 2);
-    assert_eq!(
-        executed(&machine.control),
-        [("row-1".into(), 1), ("row-2".into(), 1)].into()
-    );
+    for id in 1..=3 {
+        status(&machine, id, "confirmed").await;
+    }
+    assert_eq!(withdrawals(&machine), 3);
+    let once = |id| (format!("row-{id}"), 1);
+    assert_eq!(executed(&machine.control), (1..=3).map(once).collect());
     assert!(process.terminate().await.success());
 }

@@ -19,14 +19,16 @@ const AT_ONCE: usize = 8;
 /// At which passes of a point to die, and how many payments of unknown fate that may leave behind.
 fn plan(point: CrashPoint) -> (&'static [u64], RangeInclusive<usize>) {
     match point {
-        // No payment is between its mark and its first byte: either none is under way, or the one
-        // that is under way is here.
-        CrashPoint::IntentRecorded | CrashPoint::AnswerReceived | CrashPoint::AnswerRecorded => {
-            (&[1, 3, 7], 0..=0)
-        }
+        // No payment is between the note that it leaves and its first byte: either none is under
+        // way, or the one that is under way is here. The next one is marked ahead of its place, and
+        // has not left.
+        CrashPoint::IntentRecorded
+        | CrashPoint::SendRecorded
+        | CrashPoint::AnswerReceived
+        | CrashPoint::AnswerRecorded => (&[1, 3, 7], 0..=0),
         CrashPoint::CheckpointWritten => (&[1], 0..=0),
         // Exactly there.
-        CrashPoint::SendRecorded => (&[1, 3, 7], 1..=1),
+        CrashPoint::Departed => (&[1, 3, 7], 1..=1),
         // On another thread, the payment that is under way may be there.
         CrashPoint::JournalAppended | CrashPoint::JournalSynced => (&[1, 4, 20, 45], 0..=1),
         CrashPoint::PaymentLinesAppended => (&[1, 2, 3, 14], 0..=1),

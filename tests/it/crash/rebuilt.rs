@@ -56,7 +56,8 @@ async fn survive(point: CrashPoint, pass: u64) -> usize {
 async fn a_store_made_of_the_payment_journal_after_a_crash_pays_nothing_again() {
     for (point, pass, doubtful) in [
         (CrashPoint::IntentRecorded, 3, 0),
-        (CrashPoint::SendRecorded, 3, 1),
+        (CrashPoint::SendRecorded, 3, 0),
+        (CrashPoint::Departed, 3, 1),
         (CrashPoint::AnswerReceived, 3, 0),
         (CrashPoint::AnswerRecorded, 5, 0),
     ] {
