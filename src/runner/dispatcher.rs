@@ -47,8 +47,9 @@ pub(super) enum After {
     Left,
 }
 
-/// Executes one run. Called on a script's thread.
-pub(super) type Execute = Arc<dyn Fn(&Ticket) -> After + Send + Sync>;
+/// Executes one run, called on a script's thread. Whoever does says what becomes of the run with
+/// [`Dispatcher::finish`], once, on that thread or later.
+pub(super) type Execute = Arc<dyn Fn(Arc<Dispatcher>, Ticket) + Send + Sync>;
 
 /// The queue in front of the script threads.
 pub(super) struct Dispatcher {
@@ -89,6 +90,8 @@ pub(super) struct Queues {
     pub(super) held: HashSet<RunId>,
     threads: usize,
     waiting_threads: usize,
+    /// Whether a waiting thread was woken and has not come yet.
+    rousing: bool,
     pub(super) stopping: bool,
 }
 
@@ -126,7 +129,6 @@ impl Dispatcher {
                 ticket.fresh = None;
             }
             queues.admit(ticket);
-            self.changed.notify_one();
         }
         self.staff(&mut queues);
     }
@@ -140,7 +142,6 @@ impl Dispatcher {
             }
             let ticket = entry.remove();
             queues.make_ready(ticket);
-            self.changed.notify_one();
         }
         self.staff(&mut queues);
     }
@@ -173,7 +174,7 @@ impl Dispatcher {
         queues.executing.is_empty()
     }
 
-    /// Starts threads for work that no thread waits for.
+    /// Wakes a thread for what is ready, and starts threads for what no thread waits for.
     pub(super) fn staff(self: &Arc<Self>, queues: &mut Queues) {
         self.staff_beyond(queues, 0);
     }
@@ -185,6 +186,9 @@ impl Dispatcher {
             return;
         };
         let wanted = queues.ready.values().map(VecDeque::len).sum::<usize>();
+        if wanted > coming {
+            self.rouse(queues);
+        }
         let missing = wanted
             .saturating_sub(queues.waiting_threads.saturating_add(coming))
             .min(self.most.saturating_sub(queues.threads));
@@ -205,14 +209,18 @@ impl Dispatcher {
         }
     }
 
+    /// Wakes one waiting thread, which wakes the next when it leaves something behind: so a burst of
+    /// work wakes as many threads as it keeps busy, not as many as there are.
+    fn rouse(&self, queues: &mut Queues) {
+        if !queues.rousing && queues.waiting_threads > 0 && !queues.ready.is_empty() {
+            queues.rousing = true;
+            self.changed.notify_one();
+        }
+    }
+
     fn work(self: Arc<Self>, execute: &Execute) {
         while let Some(ticket) = self.take() {
-            let mut end = Ending {
-                dispatcher: &self,
-                ticket,
-                after: After::Left,
-            };
-            end.after = execute(&end.ticket);
+            execute(Arc::clone(&self), ticket);
         }
     }
 
@@ -224,8 +232,9 @@ impl Dispatcher {
                 queues.threads = queues.threads.saturating_sub(1);
                 return None;
             }
-            if let Some(ticket) = queues.next(self.most_per_script) {
+            if let Some(ticket) = queues.next(self.most, self.most_per_script) {
                 self.gauge(&queues);
+                self.rouse(&mut queues);
                 return Some(ticket);
             }
             queues.waiting_threads += 1;
@@ -234,12 +243,15 @@ impl Dispatcher {
                 .wait(queues)
                 .unwrap_or_else(PoisonError::into_inner);
             queues.waiting_threads = queues.waiting_threads.saturating_sub(1);
+            queues.rousing = false;
         }
     }
 
-    fn finish(self: &Arc<Self>, ticket: &Ticket, after: &After) {
+    /// Takes it that an execution has ended, on a script's thread or after it has left it.
+    pub(super) fn finish(self: &Arc<Self>, ticket: &Ticket, after: &After, has_thread: bool) {
         let mut queues = self.queues();
-        queues.leave(ticket);
+        queues.executing.remove(&ticket.run);
+        queues.free_place(&ticket.handler);
         match after {
             After::Closed => {
                 queues.cancelling.remove(&ticket.run);
@@ -270,11 +282,12 @@ impl Dispatcher {
         if let Some(ticket) = queues.early.remove(&ticket.run) {
             queues.admit(ticket);
         }
-        self.idle.notify_all();
-        // This thread asks for work next, but two runs may have become ready: the one behind in its
-        // lane, and one that waited for its script's place.
-        self.changed.notify_one();
-        let coming = usize::from(!std::thread::panicking());
+        if queues.stopping {
+            self.idle.notify_all();
+        }
+        // A thread asks for work next, but two runs may have become ready: the one behind in its lane,
+        // and one that waited for its script's place.
+        let coming = usize::from(has_thread && !std::thread::panicking());
         self.staff_beyond(&mut queues, coming);
     }
 
@@ -284,25 +297,14 @@ impl Dispatcher {
         self.telemetry.metrics().runs_queued.set(ready);
     }
 
+    /// Takes it that a script's thread ends without asking for work again.
+    pub(super) fn lose_thread(&self) {
+        let mut queues = self.queues();
+        queues.threads = queues.threads.saturating_sub(1);
+    }
+
     pub(super) fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends an execution however it ends, also by a panic: the run is then left for the next start.
-struct Ending<'a> {
-    dispatcher: &'a Arc<Dispatcher>,
-    ticket: Ticket,
-    after: After,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.dispatcher.finish(&self.ticket, &self.after);
-        if std::thread::panicking() {
-            let mut queues = self.dispatcher.queues();
-            queues.threads = queues.threads.saturating_sub(1);
-        }
     }
 }
 
@@ -398,7 +400,10 @@ impl Queues {
         ready.push_back(ticket);
     }
 
-    fn next(&mut self, most_per_script: usize) -> Option<Ticket> {
+    fn next(&mut self, most: usize, most_per_script: usize) -> Option<Ticket> {
+        if self.executing.len() >= most {
+            return None;
+        }
         for _ in 0..self.turns.len() {
             let handler = self.turns.pop_front()?;
             let by_script = &self.executing_by_script;
@@ -425,9 +430,8 @@ impl Queues {
         None
     }
 
-    fn leave(&mut self, ticket: &Ticket) {
-        self.executing.remove(&ticket.run);
-        let script = &ticket.handler.script;
+    fn free_place(&mut self, handler: &HandlerId) {
+        let script = &handler.script;
         if let Some(count) = self.executing_by_script.get_mut(script) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -527,12 +531,14 @@ mod tests {
             ends.insert(script.to_owned(), Mutex::new(receiver));
         }
         let begin = Mutex::new(begin);
-        dispatcher.start(Arc::new(move |ticket: &Ticket| {
-            let script = &ticket.handler.script;
-            begin.lock().unwrap().send(script.clone()).unwrap();
-            ends[script].lock().unwrap().recv().unwrap();
-            After::Closed
-        }));
+        dispatcher.start(Arc::new(
+            move |dispatcher: Arc<Dispatcher>, ticket: Ticket| {
+                let script = &ticket.handler.script;
+                begin.lock().unwrap().send(script.clone()).unwrap();
+                ends[script].lock().unwrap().recv().unwrap();
+                dispatcher.finish(&ticket, &After::Closed, true);
+            },
+        ));
         Stage {
             dispatcher,
             begun: started,

@@ -1,4 +1,9 @@
 //! Executes one run: from its record and journal to the one commit that ends the execution.
+//!
+//! # Design
+//! The handler has a script's thread to itself while it runs. The commit that ends the execution does
+//! not: it is awaited by a task, and the thread goes on with the next run meanwhile. So many runs end
+//! with one sync, and few threads are awake.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,6 +16,7 @@ use super::Context;
 use super::alerts::{Alert, raise};
 use super::dispatcher::After;
 use super::events;
+use super::execution::Execution;
 use super::generations::SetError;
 use super::suspension::Suspension;
 use super::ticket::{Started, Ticket};
@@ -40,18 +46,45 @@ struct Verdict {
     again_after: Option<Duration>,
 }
 
-/// Executes the run of `ticket` on this thread.
-pub(super) fn execute(context: &Arc<Context>, ticket: &Ticket) -> After {
-    match try_execute(context, ticket) {
-        Ok(after) => after,
-        Err(error) => {
-            context.telemetry.store_unreadable(&error);
-            After::Left
+/// What is to be recorded of an execution.
+enum Close {
+    /// Nothing.
+    Nothing(After),
+    /// That it has ended, with everything it has not yet written.
+    Ended(Box<Run>, Option<Arc<World>>, Verdict),
+    /// That it waits, with everything it has not yet written.
+    Suspended(Box<Run>, Arc<World>, Box<Suspension>),
+}
+
+/// Executes a run, on this thread until its handler has returned.
+pub(super) fn execute(context: &Arc<Context>, mut execution: Execution) {
+    let close = try_execute(context, execution.ticket()).unwrap_or_else(|error| {
+        context.telemetry.store_unreadable(&error);
+        Close::Nothing(After::Left)
+    });
+    if let Close::Nothing(after) = close {
+        execution.end(after);
+        return;
+    }
+    execution.leave_thread();
+    let context = Arc::clone(context);
+    let tokio = context.tokio.clone();
+    tokio.spawn(async move { execution.end(record(&context, close).await) });
+}
+
+async fn record(context: &Arc<Context>, close: Close) -> After {
+    match close {
+        Close::Nothing(after) => after,
+        Close::Ended(run, world, verdict) => {
+            conclude(context, *run, world.as_ref(), &verdict).await
+        }
+        Close::Suspended(run, world, suspension) => {
+            suspend(context, *run, &world, *suspension).await
         }
     }
 }
 
-fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadError> {
+fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadError> {
     let begun = context.clock.now();
     let fresh = ticket.fresh.as_deref();
     let read = match fresh {
@@ -59,24 +92,24 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         None => context.store.get(&RUNS, &ticket.run)?,
     };
     let Some(mut run) = read else {
-        return Ok(After::Closed);
+        return Ok(Close::Nothing(After::Closed));
     };
     if run.state.is_closed() {
-        return Ok(After::Closed);
+        return Ok(Close::Nothing(After::Closed));
     }
     run.started_at = Some(begun);
     if let Ok(due) = run.state.next(RunEvent::Due) {
         run.state = due;
     }
     if context.dispatcher.is_cancelling(run.id) {
-        return Ok(conclude(context, run, None, &Verdict::cancelled()));
+        return Ok(Close::Ended(Box::new(run), None, Verdict::cancelled()));
     }
     let (set, handler) = match find_handler(context, &run) {
         Ok(found) => found,
         Err(SetError::Read(error)) => return Err(error),
         Err(error) => {
             let verdict = Verdict::parked(error.to_string());
-            return Ok(conclude(context, run, None, &verdict));
+            return Ok(Close::Ended(Box::new(run), None, verdict));
         }
     };
     let input = match fresh {
@@ -87,7 +120,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         Ok(recorded) => recorded,
         Err(error @ (ReadError::Undecodable { .. } | ReadError::Newer { .. })) => {
             let text = format!("the run's journal cannot be read: {error}");
-            return Ok(conclude(context, run, None, &Verdict::parked(text)));
+            return Ok(Close::Ended(Box::new(run), None, Verdict::parked(text)));
         }
         Err(error) => return Err(error),
     };
@@ -108,21 +141,14 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<After, ReadErr
         // A bug of ours. What the execution has not yet written is in doubt and is left out; the
         // run must not take its thread or its lane with it.
         let text = "internal error while executing the handler; the log has the details";
-        return Ok(conclude(
-            context,
-            run,
-            None,
-            &Verdict::parked(text.to_owned()),
-        ));
+        let verdict = Verdict::parked(text.to_owned());
+        return Ok(Close::Ended(Box::new(run), None, verdict));
     };
-    let verdict = match judge(&run, handler.retry, &world, ended, limit) {
-        Judged::Verdict(verdict) => verdict,
-        Judged::Suspended(suspension) => {
-            return Ok(suspend(context, run, &world, *suspension));
-        }
-        Judged::Nothing(after) => return Ok(after),
-    };
-    Ok(conclude(context, run, Some(&world), &verdict))
+    Ok(match judge(&run, handler.retry, &world, ended, limit) {
+        Judged::Verdict(verdict) => Close::Ended(Box::new(run), Some(world), verdict),
+        Judged::Suspended(suspension) => Close::Suspended(Box::new(run), world, suspension),
+        Judged::Nothing(after) => Close::Nothing(after),
+    })
 }
 
 /// The run's journal, as it is on disk.
@@ -250,7 +276,7 @@ impl Verdict {
 }
 
 /// Records how the execution ended, together with everything it has not yet written.
-fn conclude(
+async fn conclude(
     context: &Arc<Context>,
     mut run: Run,
     world: Option<&Arc<World>>,
@@ -274,14 +300,14 @@ fn conclude(
         run.ended_at = Some(now);
     }
     let mut changes = Changes::new();
-    let happening = context.waits.happening_here();
+    let happening = context.waits.happening().await;
     let started = world.map(|world| world.write(&happening, &mut changes));
     changes.put(&RUNS, &run.id, &run);
     if state.is_closed() {
         changes.remove(&OPEN_RUNS, &run.id);
     }
     let alerted = alert(context, &run, &happening, &mut changes);
-    let committed = context.tokio.block_on(context.store.commit(changes));
+    let committed = context.store.commit(changes).await;
     drop(happening);
     match committed {
         Ok(()) => {
@@ -300,7 +326,7 @@ fn conclude(
             let verdict = Verdict::parked(error.to_string());
             run.state = RunState::Queued;
             run.ended_at = None;
-            conclude(context, run, None, &verdict)
+            Box::pin(conclude(context, run, None, &verdict)).await
         }
         Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,
     }
@@ -344,16 +370,15 @@ fn alert(
     raise(&context.firings, alert, happening, changes)
 }
 
-/// Records that the run waits, together with everything it has not yet written, and frees its
-/// thread.
-fn suspend(
+/// Records that the run waits, together with everything it has not yet written.
+async fn suspend(
     context: &Arc<Context>,
     mut run: Run,
     world: &Arc<World>,
     suspension: Suspension,
 ) -> After {
     if context.dispatcher.is_cancelling(run.id) {
-        return conclude(context, run, Some(world), &Verdict::cancelled());
+        return conclude(context, run, Some(world), &Verdict::cancelled()).await;
     }
     let running = run.state.next(RunEvent::Started);
     let Ok(state) = running.and_then(|running| running.next(RunEvent::Suspended)) else {
@@ -364,7 +389,7 @@ fn suspend(
         watched,
         plan,
     } = suspension;
-    let expected = context.waits.expect(&wait.on);
+    let expected = context.waits.expect(&wait.on).await;
     let mut changes = Changes::new();
     if let (WaitFor::Payments { watched: id, .. }, Some(payment)) = (&wait.on, &watched) {
         changes.require_unchanged(&PAYMENTS, id, payment);
@@ -372,7 +397,7 @@ fn suspend(
     if let (WaitFor::Plan { plan: id }, Some(plan)) = (&wait.on, &plan) {
         changes.require_unchanged(&PLANS, id, plan);
     }
-    let happening = context.waits.happening_here();
+    let happening = context.waits.happening().await;
     let started = world.write(&happening, &mut changes);
     run.state = state;
     run.error = None;
@@ -383,7 +408,7 @@ fn suspend(
     if !run.keeps_lane_while_waiting() {
         changes.remove(&OPEN_RUNS, &run.id);
     }
-    let committed = context.tokio.block_on(context.store.commit(changes));
+    let committed = context.store.commit(changes).await;
     drop(happening);
     drop(expected);
     match committed {
@@ -392,7 +417,7 @@ fn suspend(
         Err(CommitError::Refused) => return After::AtOnce,
         Err(error @ CommitError::Unstorable { .. }) => {
             run.state = RunState::Queued;
-            return conclude(context, run, None, &Verdict::parked(error.to_string()));
+            return conclude(context, run, None, &Verdict::parked(error.to_string())).await;
         }
         Err(CommitError::Poisoned) => return After::Left,
     }
@@ -400,15 +425,15 @@ fn suspend(
     world.say();
     context.telemetry.run_ended(&run);
     context.dispatcher.enqueue(started);
-    look_once_more(context, &run, world);
+    look_once_more(context, &run, world).await;
     After::Waiting
 }
 
 /// An event may have been committed while the wait was: whoever is second sees the other.
-fn look_once_more(context: &Context, run: &Run, world: &World) {
+async fn look_once_more(context: &Context, run: &Run, world: &World) {
     let Some(wait) = &run.wait else { return };
     let woken = match world.has_happened(wait) {
-        Ok(true) => context.tokio.block_on(waits::wake_one(context, run)),
+        Ok(true) => waits::wake_one(context, run).await,
         Ok(false) => Ok(()),
         Err(error) => Err(error.into()),
     };

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::dispatcher::{After, Dispatcher};
+use super::dispatcher::Dispatcher;
 use super::editors::Editors;
+use super::execution::Execution;
 use super::executor;
 use super::firings::{Firings, add_run};
 use super::generations::{Generations, SetError};
@@ -204,9 +205,11 @@ impl Handle {
         let executing = Arc::downgrade(context);
         context
             .dispatcher
-            .start(Arc::new(move |ticket| match executing.upgrade() {
-                Some(context) => executor::execute(&context, ticket),
-                None => After::Left,
+            .start(Arc::new(move |dispatcher, ticket| {
+                let execution = Execution::new(dispatcher, ticket);
+                if let Some(context) = executing.upgrade() {
+                    executor::execute(&context, execution);
+                }
             }));
         let watched = self
             .watched

@@ -76,7 +76,6 @@ impl Dispatcher {
         };
         queues.held.remove(run);
         queues.cancelling.remove(run);
-        self.changed.notify_one();
         self.staff(&mut queues);
     }
 

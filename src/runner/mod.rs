@@ -22,6 +22,7 @@ mod delayed;
 mod dispatcher;
 mod editors;
 mod events;
+mod execution;
 mod executor;
 mod failures;
 mod filter;

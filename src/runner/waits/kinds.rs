@@ -42,12 +42,17 @@ impl Kinds {
 
     /// An event is about to be committed at a place, which comes after all before it.
     pub(super) fn add(&mut self, kind: &str, place: u64) {
-        if !self.of_kind.contains_key(kind) && self.of_kind.len() >= MANY_KINDS {
-            self.of_kind.clear();
-            self.since = self.latest;
+        if !self.of_kind.contains_key(kind) {
+            if self.of_kind.len() >= MANY_KINDS {
+                self.of_kind.clear();
+                self.since = self.latest;
+            }
+            self.of_kind.insert(kind.to_owned(), Latest::default());
         }
         self.latest = self.latest.max(place);
-        let latest = self.of_kind.entry(kind.to_owned()).or_default();
+        let Some(latest) = self.of_kind.get_mut(kind) else {
+            return;
+        };
         if latest.places.len() >= PLACES
             && let Some(oldest) = latest.places.pop_front()
         {

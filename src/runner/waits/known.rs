@@ -89,7 +89,7 @@ impl Happening<'_> {
         if let Some(place) = numbers.last() {
             self.waits.kinds().add(kind, *place);
         }
-        if self.wanted.of_kind(kind).next().is_some() {
+        if !self.wanted.shapes.is_empty() && self.wanted.of_kind(kind).next().is_some() {
             self.note(&News::Event(key.to_owned()), changes);
         }
     }
@@ -208,23 +208,22 @@ impl Waits {
         }
     }
 
-    /// Makes a wait known, on a script's thread, before its rows are committed. The answer is to be
-    /// kept until they are.
-    pub(in crate::runner) fn expect(&self, wait: &WaitFor) -> Option<Arc<Expected>> {
+    /// Makes a wait known before its rows are committed. The answer is to be kept until they are.
+    pub(in crate::runner) async fn expect(&self, wait: &WaitFor) -> Option<Arc<Expected>> {
         match wait {
             WaitFor::Time | WaitFor::Plan { .. } => None,
             WaitFor::Payments { .. } => {
-                if !self.wanted.blocking_read().payments {
-                    self.wanted.blocking_write().payments = true;
+                if !self.wanted.read().await.payments {
+                    self.wanted.write().await.payments = true;
                 }
                 None
             }
             WaitFor::Event { trigger, .. } => {
                 let shape = Shape::of(trigger);
-                if let Some(expected) = self.wanted.blocking_read().shapes.get(&shape) {
+                if let Some(expected) = self.wanted.read().await.shapes.get(&shape) {
                     return Some(Arc::clone(expected));
                 }
-                let mut wanted = self.wanted.blocking_write();
+                let mut wanted = self.wanted.write().await;
                 Some(Arc::clone(wanted.shapes.entry(shape).or_default()))
             }
         }
@@ -308,10 +307,11 @@ mod tests {
         let mut changes = Changes::new();
         changes.put(&WAITS_BY_EVENT, &row, &Mark);
         runtime.block_on(store.commit(changes)).unwrap();
-        drop(waits.expect(&with_rows));
-        let about_to = waits.expect(&wait("about.to").0);
+        let expect = |wait: &WaitFor| runtime.block_on(waits.expect(wait));
+        drop(expect(&with_rows));
+        let about_to = expect(&wait("about.to").0);
         for number in 0..MANY_SHAPES {
-            drop(waits.expect(&wait(&format!("order.{number}")).0));
+            drop(expect(&wait(&format!("order.{number}")).0));
         }
         runtime.block_on(waits.forget_unused(&store)).unwrap();
         let known = |kind: &str| waits.wanted.blocking_read().of_kind(kind).count();
