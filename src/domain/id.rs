@@ -236,14 +236,42 @@ const DIGEST_LENGTH: usize = 20;
 /// key: parts cannot run into each other, and the result never depends on time or chance.
 #[must_use]
 pub fn digest(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
+    Digits::of(parts.iter().copied()).as_str().to_owned()
+}
+
+/// What [`digest`] answers, without memory of its own. Sorts as the text does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Digits([u8; DIGEST_LENGTH]);
+
+impl Digits {
+    /// The digest of the parts.
+    pub(super) fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+        let hash: [u8; 32] = hasher.finalize().into();
+        let mut digits = [0; DIGEST_LENGTH];
+        let (pairs, _) = digits.as_chunks_mut::<2>();
+        for (pair, byte) in pairs.iter_mut().zip(hash) {
+            *pair = [hex_digit(byte >> 4), hex_digit(byte & 0x0f)];
+        }
+        Self(digits)
     }
-    let mut text = hex::encode(hasher.finalize());
-    text.truncate(DIGEST_LENGTH);
-    text
+
+    /// The digits as text.
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+const fn hex_digit(value: u8) -> u8 {
+    if value < 10 {
+        b'0' + value
+    } else {
+        b'a' - 10 + value
+    }
 }
 
 #[cfg(test)]
@@ -272,6 +300,30 @@ mod tests {
     fn parts_of_a_digest_cannot_run_into_each_other() {
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
         assert_ne!(digest(&["a"]), digest(&["a", ""]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_digest_is_the_start_of_the_hash_in_hex_and_sorts_as_its_text(
+            parts: Vec<String>,
+            others: Vec<String>,
+        ) {
+            let plain = |parts: &[String]| {
+                let mut hasher = Sha256::new();
+                for part in parts {
+                    hasher.update((part.len() as u64).to_be_bytes());
+                    hasher.update(part);
+                }
+                hex::encode(hasher.finalize())[..20].to_owned()
+            };
+            let digits = |parts: &[String]| Digits::of(parts.iter().map(String::as_str));
+            let slices: Vec<&str> = parts.iter().map(String::as_str).collect();
+            proptest::prop_assert_eq!(digest(&slices), plain(&parts));
+            proptest::prop_assert_eq!(
+                digits(&parts).cmp(&digits(&others)),
+                plain(&parts).cmp(&plain(&others))
+            );
+        }
     }
 
     #[test]

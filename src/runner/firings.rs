@@ -148,15 +148,13 @@ impl Firings {
     }
 }
 
-/// Writes an event with its index row.
+/// Writes an event with its index row, and requires that it is new.
 pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) {
-    changes.require_absent(&EVENTS, &key.to_owned());
-    changes.put(
-        &EVENTS_BY_ORDER,
-        &(record.order, key.to_owned()),
-        &record.kind,
-    );
-    changes.put(&EVENTS, &key.to_owned(), record);
+    let place = (record.order, key.to_owned());
+    changes.put(&EVENTS_BY_ORDER, &place, &record.kind);
+    let (_, key) = place;
+    changes.require_absent(&EVENTS, &key);
+    changes.put(&EVENTS, &key, record);
 }
 
 /// Writes a new run with its index rows.

@@ -106,32 +106,24 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
     let transaction = callback.transaction();
     // Deliveries about one transaction are taken in one after the other: their order counts.
     let _one_at_a_time = context.transaction_locks.lock(transaction).await;
-    let key = callback.event_key().as_str().to_owned();
     let text = callback.text().to_owned();
-    let kept = EventContent::Callback(events::keep(&context.store, text).await?);
+    let mut kept = EventContent::Callback(events::keep(&context.store, text).await?);
     loop {
         let about = find_payment(context, callback)?;
         let payment = about.payment();
         let mut commit = Changes::new();
         let happening = context.waits.happening().await;
-        let tickets = take(
-            context,
-            callback,
-            &key,
-            &kept,
-            payment,
-            &happening,
-            &mut commit,
-        );
+        let (record, tickets) = take(context, callback, kept, payment, &happening, &mut commit);
         match context.store.commit(commit).await {
             Ok(()) => {}
             // Either it was taken before, or somebody else changed the payment meanwhile. Asking
             // first would cost every callback what only the repeated ones need.
             Err(CommitError::Refused) => {
-                if !is_known(context, &key, payment, callback)? {
+                if !is_known(context, payment, callback)? {
+                    kept = record.content;
                     continue;
                 }
-                context.telemetry.callback_duplicate(&callback.kind());
+                context.telemetry.callback_duplicate(&record.kind);
                 return Ok(Answer::Duplicate);
             }
             Err(error) => return Err(error.into()),
@@ -140,7 +132,7 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
         CrashPoint::CallbackRecorded.pass();
         context
             .telemetry
-            .callback_accepted(&callback.kind(), tickets.len());
+            .callback_accepted(&record.kind, tickets.len());
         let settled = match payment {
             Some(payment) => {
                 announce(context, payment);
@@ -158,7 +150,6 @@ async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refus
 /// Whether the event is in the store: from an earlier delivery, or found by a look-up.
 fn is_known(
     context: &Context,
-    key: &String,
     payment: Option<&Changed>,
     callback: &Callback,
 ) -> Result<bool, ReadError> {
@@ -169,35 +160,32 @@ fn is_known(
         }
         None => false,
     };
-    Ok(found || context.store.get(&EVENTS, key)?.is_some())
+    let key = callback.event_key().as_str().to_owned();
+    Ok(found || context.store.get(&EVENTS, &key)?.is_some())
 }
 
-/// Adds the event, the runs it starts and what it says about a payment to `commit`.
+/// Adds the event, the runs it starts and what it says about a payment to `commit`. Answers the
+/// event's record and the tickets of the runs.
 fn take(
     context: &Context,
     callback: &Callback,
-    key: &str,
-    kept: &EventContent,
+    kept: EventContent,
     payment: Option<&Changed>,
     happening: &Happening<'_>,
     commit: &mut Changes,
-) -> Vec<Ticket> {
+) -> (EventRecord, Vec<Ticket>) {
     let transaction = callback.transaction();
+    let key = callback.event_key().as_str();
+    let kind = callback.kind();
     let received_at = context.clock.now();
-    commit.require_absent(&EVENTS, &key.to_owned());
     let event = LazyLock::new(|| Arc::new(callback.event(received_at, Source::Callback)));
     let order = happening.number(|| context.firings.next_order());
-    let runs = context.firings.event(
-        key,
-        &callback.kind(),
-        &event,
-        Some(transaction),
-        happening,
-        commit,
-    );
+    let runs = context
+        .firings
+        .event(key, &kind, &event, Some(transaction), happening, commit);
     let record = EventRecord {
-        kind: callback.kind(),
-        content: kept.clone(),
+        kind,
+        content: kept,
         received_at,
         order,
         payment: payment.map(|payment| payment.after.foreign_id.clone()),
@@ -224,7 +212,7 @@ fn take(
         commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     }
     let ticket = |run| Ticket::fresh(run, &event);
-    runs.into_iter().map(ticket).collect()
+    (record, runs.into_iter().map(ticket).collect())
 }
 
 /// Whether the callback's transaction can be one that we asked for. Deposits come by themselves.
@@ -333,7 +321,6 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
     let event = events::value(&context.store, &record)?;
     let event = LazyLock::new(move || Arc::new(event));
     let mut changes = Changes::new();
-    changes.require_absent(&EVENTS, &key);
     let runs = context
         .firings
         .event(&key, "unreadable", &event, None, &happening, &mut changes);

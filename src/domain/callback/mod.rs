@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::clock::Timestamp;
 use super::id::TransactionKey;
 use super::money::{decimal_from_json, json_from_decimal};
-use identity::{Named, text_of};
+use identity::{Given, Named};
 
 /// The longest type or status taken, in bytes; known ones have at most 27.
 const MAX_WORD: usize = 64;
@@ -131,14 +131,21 @@ impl Callback {
         let status = word(named.status.as_ref(), "status")?;
         let id = [&named.id, &named.payment_request_id]
             .into_iter()
-            .find_map(|id| text_of(id.as_ref()?))
+            .find_map(|id| id.as_ref()?.id())
             .filter(|id| is_plain(id, MAX_ID))
             .ok_or_else(|| Unreadable("the body has no usable `id`".to_owned()))?;
         Ok(Self {
-            key: named.event_key(&kind, &id, &status),
-            transaction: TransactionKey { kind, id },
-            status,
-            foreign_id: named.foreign_id.as_ref().and_then(text_of),
+            key: named.event_key(kind, id, status),
+            transaction: TransactionKey {
+                kind: kind.to_owned(),
+                id: id.to_owned(),
+            },
+            status: status.to_owned(),
+            foreign_id: named
+                .foreign_id
+                .as_ref()
+                .and_then(Given::id)
+                .map(str::to_owned),
             text: text.to_owned(),
             fields,
         })
@@ -159,7 +166,7 @@ impl Callback {
     /// `type.status`, what `on(…)` matches.
     #[must_use]
     pub fn kind(&self) -> String {
-        format!("{}.{}", self.transaction.kind, self.status)
+        [self.transaction.kind.as_str(), ".", self.status.as_str()].concat()
     }
 
     /// The gateway's transaction. Events of one transaction are handled in order.
@@ -184,10 +191,8 @@ impl Callback {
     /// `crypto_address.foreign_id`: whose deposit address it is. Repeats with every deposit.
     #[must_use]
     pub fn customer(&self) -> Option<String> {
-        self.fields()
-            .get("crypto_address")?
-            .get("foreign_id")
-            .and_then(text_of)
+        let id = self.fields().get("crypto_address")?.get("foreign_id")?;
+        Given::of_value(id)?.id().map(str::to_owned)
     }
 
     /// The gateway's error text, prose that nothing may branch on; `None` when it is empty.
@@ -329,11 +334,10 @@ pub fn order(kind: &str, previous: Option<&str>, new: &str) -> Order {
     }
 }
 
-fn word(value: Option<&Value>, name: &str) -> Result<String, Unreadable> {
-    value
-        .and_then(Value::as_str)
+fn word<'a>(given: Option<&'a Given<'_>>, name: &str) -> Result<&'a str, Unreadable> {
+    given
+        .and_then(Given::text)
         .filter(|text| is_plain(text, MAX_WORD))
-        .map(str::to_owned)
         .ok_or_else(|| Unreadable(format!("the body has no usable `{name}`")))
 }
 
@@ -412,7 +416,7 @@ mod tests {
     }
 
     /// What both ways of reading make of a body.
-    fn both(text: &str) -> (Option<Named>, Option<Named>) {
+    fn both(text: &str) -> (Option<Named<'_>>, Option<Named<'_>>) {
         let whole = serde_json::from_str::<Map<String, Value>>(text).ok();
         (Named::of_text(text), whole.as_ref().map(Named::of_fields))
     }
