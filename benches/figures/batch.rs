@@ -1,11 +1,19 @@
-//! The payout script: a CSV of 2,000 rows, read and paid with `withdraw_all` under a policy of twenty
-//! limits and rules, against a gateway that takes 20 ms to answer, 16 in flight, beside what that
-//! allows at most.
+//! The payout script: a CSV of 2,000 rows, read and paid with `withdraw_all`, without policy and
+//! under one of twenty limits and rules, against a gateway that takes 20 ms to answer, 16 in flight.
+//! Beside it the same requests from the gateway client alone, which is what client and simulated
+//! gateway allow on the machine, and what the latency alone would.
 
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use bursar::simulator::Options;
+use bursar::domain::operation::Operation;
+use bursar::gateway::{Client, Disposition, prepare};
+use bursar::simulator::{self, Options};
+use bursar::telemetry::Telemetry;
+use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::world;
 
@@ -13,8 +21,7 @@ const ROWS: u32 = 2_000;
 const LATENCY: Duration = Duration::from_millis(20);
 const IN_FLIGHT: u32 = 16;
 
-pub fn measure() {
-    let script = r#"
+const SCRIPT: &str = r#"
 schedule("pay", "0 0 1 1 *", |tick| {
     gateway::withdraw_all(csv::read("payouts.csv").map(|row| #{
         foreign_id: `payroll-${tick.date}-${row.id}`,
@@ -26,45 +33,98 @@ schedule("pay", "0 0 1 1 *", |tick| {
     }));
 });
 "#;
+
+pub fn measure() {
+    let alone = requests_alone();
+    show("the requests alone", alone, alone);
+    show(
+        "without policy",
+        payouts_made("policy.max_batch = 2000\n"),
+        alone,
+    );
+    show("with policy", payouts_made(&policy()), alone);
+}
+
+fn show(name: &str, took: Duration, alone: Duration) {
+    let rate = f64::from(ROWS) / took.as_secs_f64();
+    let ideal = f64::from(IN_FLIGHT) / LATENCY.as_secs_f64();
+    println!(
+        "{name}: {ROWS} in {:.2} s, {rate:.0} per second, {:.0} % of the {ideal:.0} that the latency allows, {:.0} % of the requests alone",
+        took.as_secs_f64(),
+        rate / ideal * 100.0,
+        alone.as_secs_f64() / took.as_secs_f64() * 100.0
+    );
+}
+
+fn options() -> Options {
+    Options {
+        latency: LATENCY,
+        settle_after: None,
+        ..Options::default()
+    }
+}
+
+/// The requests of the batch as the gateway client sends them, with nothing else around them.
+fn requests_alone() -> Duration {
     let runtime = world::runtime();
     let took = runtime.block_on(async {
-        let options = Options {
-            latency: LATENCY,
-            settle_after: None,
-            ..Options::default()
-        };
-        let world = world::start_with(script, &policy(), options).await;
+        let simulator = simulator::start(options()).await.unwrap();
+        let config = world::config(&tempfile::tempdir().unwrap(), &world::toml(&simulator.base_url()));
+        let client = Client::new(&config.gateway, &Telemetry::default()).unwrap();
+        let next = Arc::new(AtomicU32::new(0));
+        let begin = Instant::now();
+        let mut tasks = JoinSet::new();
+        for _ in 0..IN_FLIGHT {
+            let (client, next) = (client.clone(), Arc::clone(&next));
+            tasks.spawn(async move {
+                loop {
+                    let row = next.fetch_add(1, Ordering::Relaxed);
+                    if row >= ROWS {
+                        return;
+                    }
+                    let prepared = prepare(Operation::Withdraw, &json!({
+                        "foreign_id": format!("alone-{row}"), "currency": "BTC", "amount": "0.01",
+                        "address": format!("tb1q{row}"), "end_user_reference": format!("customer-{row}"),
+                        "sender_type": "legal",
+                        "sender_data": { "legal_name": "Shop Ltd", "country_of_registration": "DEU" },
+                        "receiver_type": "natural",
+                        "receiver_data": { "first_name": "Ada", "last_name": "Lovelace", "date_of_birth": "1990-12-10" },
+                    }));
+                    let sent = client.send(&prepared.unwrap()).await;
+                    assert!(matches!(sent, Disposition::Accepted(_)), "{sent:?}");
+                }
+            });
+        }
+        tasks.join_all().await;
+        begin.elapsed()
+    });
+    runtime.shutdown_background();
+    took
+}
+
+/// How long the payout script takes, from its firing to its end.
+fn payouts_made(more: &str) -> Duration {
+    let runtime = world::runtime();
+    let took = runtime.block_on(async {
+        let world = world::start_with(SCRIPT, more, options()).await;
         std::fs::write(world.folder.path().join("data/payouts.csv"), payouts()).unwrap();
         let runner = world.daemon.runner().clone();
         let begin = Instant::now();
         let run = runner.trigger("bench", "pay", None).await.unwrap();
-        // Looking at the run reads all of its payments, which would take from what is looked at;
-        // it cannot be over before this.
+        // Whatever looks at the run or at the ledger reads all payments, which would take from what is
+        // looked at: only the number of open runs is asked for until there is none.
         tokio::time::sleep(LATENCY * ROWS / IN_FLIGHT).await;
-        while world.simulator.control().executions().len() < ROWS as usize {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        loop {
-            let state = runner.run(&run.to_string()).unwrap()["state"].clone();
-            if state == "succeeded" {
-                break;
-            }
-            assert_ne!(state, "parked");
+        while runner.overview().unwrap()["open_runs"] != 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let took = begin.elapsed();
         let executed = world.simulator.control().executions().len();
         assert_eq!(executed, ROWS as usize, "each once");
+        assert_eq!(runner.run(&run.to_string()).unwrap()["state"], "succeeded");
         took
     });
     runtime.shutdown_background();
-    let rate = f64::from(ROWS) / took.as_secs_f64();
-    let ideal = f64::from(IN_FLIGHT) / LATENCY.as_secs_f64();
-    println!(
-        "{ROWS} payments in {:.2} s: {rate:.0} per second, {:.0} % of the ideal {ideal:.0}",
-        took.as_secs_f64(),
-        rate / ideal * 100.0
-    );
+    took
 }
 
 /// The rows to pay.

@@ -62,7 +62,8 @@ pub fn toml(base_url: &str) -> String {
     )
 }
 
-fn config(folder: &TempDir, text: &str) -> Config {
+/// The configuration in a folder.
+pub fn config(folder: &TempDir, text: &str) -> Config {
     let file = File {
         name: "daemon.toml",
         text,

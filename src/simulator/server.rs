@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use super::faults::{Fault, Operation};
 use super::wire::{Answer, Refusal};
@@ -111,6 +112,7 @@ impl Operation {
 
 /// Answers everything that is not below `/simulator`. The work goes on when the client goes away.
 async fn gateway(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let Some(operation) = Operation::at(&parts.method, parts.uri.path()) else {
         return Refusal::NoKey.into_response();
@@ -122,7 +124,7 @@ async fn gateway(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     let task = {
         let shared = Arc::clone(&shared);
         async move {
-            let response = handle(&shared, operation, &parts, &body).await;
+            let response = handle(&shared, operation, arrived, &parts, &body).await;
             // Nobody listens when the client has gone.
             sender.send(response).ok();
         }
@@ -134,6 +136,7 @@ async fn gateway(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 async fn handle(
     shared: &Arc<Shared>,
     operation: Operation,
+    arrived: Instant,
     parts: &Parts,
     body: &[u8],
 ) -> Response {
@@ -145,7 +148,8 @@ async fn handle(
     let foreign_id = document.as_ref().map(subject_of).unwrap_or_default();
     shared.state().count(operation, &foreign_id);
     let latency = shared.settings().latency;
-    tokio::time::sleep(latency.saturating_sub(TIMER_TICK)).await;
+    // Counted from the arrival: what is done meanwhile is part of it.
+    tokio::time::sleep_until(arrived + latency.saturating_sub(TIMER_TICK)).await;
     let document = match document {
         Ok(document) => document,
         Err(refusal) => return refusal.into_response(),
