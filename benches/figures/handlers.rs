@@ -121,7 +121,7 @@ async fn durable() -> f64 {
         });
     }
     tasks.join_all().await;
-    while runner.overview().unwrap()["open_runs"] != 0 {
+    while runner.overview()["open_runs"] != 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     DURABLE_EVENTS as f64 / begin.elapsed().as_secs_f64()

@@ -114,6 +114,14 @@ fn withdrawals(stage: &Stage) -> u64 {
         .unwrap_or_default()
 }
 
+/// Waits until no run is open.
+async fn nothing_is_open(daemon: &Running) {
+    eventually("no run is open", || async {
+        (daemon.runner.overview()["open_runs"] == 0).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_run_goes_on_with_the_mended_script_and_repeats_nothing() {
     let shop = Shop::open().await;
@@ -374,7 +382,7 @@ async fn a_cancelled_run_lets_its_lane_go_on() {
         let err = refused(&daemon, &["runs", "retry", id]).await;
         assert!(err.contains("only a parked run"), "{err}");
     }
-    assert_eq!(daemon.runner.overview().unwrap()["open_runs"], 0);
+    nothing_is_open(&daemon).await;
 
     daemon.stop().await;
     let daemon = stage.start().await;
@@ -453,7 +461,7 @@ async fn retrying_and_parked_runs_are_cancelled_at_once_and_for_good() {
         assert_eq!(run["due_at"], Value::Null);
         assert!(!run["error"].is_null(), "why it had failed is still told");
     }
-    assert_eq!(daemon.runner.overview().unwrap()["open_runs"], 0);
+    nothing_is_open(&daemon).await;
     // Its script takes up other work.
     let other = fire(&daemon, "retrying").await;
     assert_eq!(daemon.closed(&other).await["state"], "succeeded");
@@ -599,7 +607,7 @@ async fn many_people_at_one_run_change_it_once() {
     if end == "parked" {
         shown(&daemon, &["runs", "cancel", &id]).await;
     }
-    assert_eq!(daemon.runner.overview().unwrap()["open_runs"], 0);
+    nothing_is_open(&daemon).await;
     assert_eq!(shop.received("/got").len(), 1);
     let next = fire(&daemon, "a").await;
     assert_eq!(

@@ -34,7 +34,7 @@ pub(super) type Shown = Result<Json<Value>, Failure>;
 type Named = Result<Path<String>, PathRejection>;
 
 pub(super) async fn overview(State(admin): State<Admin>) -> Shown {
-    view(admin, Handle::overview).await
+    view(admin, |handle| Ok(handle.overview())).await
 }
 
 pub(super) async fn runs(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Shown {

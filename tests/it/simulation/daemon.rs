@@ -128,10 +128,10 @@ impl Simulation {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
             8 => {
-                let old = daemon.runner.overview().unwrap()["set"].clone();
+                let old = daemon.runner.overview()["set"].clone();
                 self.write_scripts();
                 eventually("the new version is in use", || async {
-                    (daemon.runner.overview().unwrap()["set"] != old).then_some(())
+                    (daemon.runner.overview()["set"] != old).then_some(())
                 })
                 .await;
             }

@@ -125,9 +125,9 @@ async fn a_run_that_waits_finishes_as_it_was_written_and_the_next_one_uses_the_n
     let run = suspended(&daemon, "pay", "pay").await;
 
     stage.write("scripts/pay.rhai", &payroll(&shop, 1, "", "new"));
-    let old = daemon.runner.overview().unwrap()["set"].clone();
+    let old = daemon.runner.overview()["set"].clone();
     eventually("the changed script is in use", || async {
-        (daemon.runner.overview().unwrap()["set"] != old).then_some(())
+        (daemon.runner.overview()["set"] != old).then_some(())
     })
     .await;
     daemon.stop().await;
