@@ -97,6 +97,10 @@ impl Payments {
         let Some(_until_noted) = self.0.people.pauses.may_mark(marked).await else {
             return Ok(Err(Attempt::Paused));
         };
+        // What would come of it could not be recorded; the next start goes on with it.
+        if self.0.store.is_poisoned() {
+            return Err(PayError::Poisoned);
+        }
         let now = self.find(&marked.foreign_id)?;
         if now.is_none_or(|now| now.state != State::Sending) {
             return Ok(Err(Attempt::MovedOn));
