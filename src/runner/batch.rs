@@ -16,7 +16,7 @@ use super::payments::{PayError, PaymentRequest, content, name_payment};
 use super::world::World;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
-use crate::domain::payment::{Origin, Payment};
+use crate::domain::payment::Origin;
 use crate::gateway::prepare;
 use crate::scripting::effects::{Code, Failure, Interrupt, Stop};
 
@@ -47,7 +47,9 @@ pub(super) fn pay_all(
             };
             let payments = payments.clone();
             tasks.spawn(async move {
-                let paid = payments.pay(request).await;
+                // What the script is shown is made here, while others wait for the gateway, and not of
+                // all rows once the last one is done.
+                let paid = payments.pay(request).await.map(|payment| payment.view());
                 drop(place);
                 (row, paid)
             });
@@ -57,7 +59,7 @@ pub(super) fn pay_all(
     let Ok(outcomes) = world.wait(task)? else {
         return Err(Stop::Interrupt(Interrupt::Poisoned));
     };
-    let mut paid: Vec<Option<Payment>> = vec![None; rows];
+    let mut paid: Vec<Option<Value>> = vec![None; rows];
     let mut unsent = Vec::new();
     for (row, outcome) in outcomes {
         match outcome {
@@ -70,7 +72,8 @@ pub(super) fn pay_all(
             Err(PayError::Refused { .. }) => {
                 let refused = keys.get(row).map(|key| world.context.payments.find(key));
                 if let (Some(found), Some(place)) = (refused, paid.get_mut(row)) {
-                    *place = found.map_err(|error| world.unreadable(&error))?;
+                    let found = found.map_err(|error| world.unreadable(&error))?;
+                    *place = found.map(|payment| payment.view());
                 }
             }
             Err(error @ (PayError::Unavailable(_) | PayError::Unauthorised(_))) => {
@@ -86,7 +89,7 @@ pub(super) fn pay_all(
         );
         return Err(Failure::new(Code::GatewayUnavailable, text).into());
     }
-    Ok(paid.iter().flatten().map(Payment::view).collect())
+    Ok(paid.into_iter().flatten().collect())
 }
 
 /// Checks every row by itself, against the others, and against the payments there are. `keys` are
