@@ -201,7 +201,8 @@ fn take(
         // What could not happen changes nothing.
         if payment.alarm.is_none() {
             let before = payment.before.value.state;
-            put(commit, before, &payment.after, &context.policy, happening);
+            let mut after = payment.after.clone();
+            put(commit, before, &mut after, &context.policy, happening);
         }
     } else if may_be_a_payment(callback) {
         let place = (

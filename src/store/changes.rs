@@ -54,6 +54,23 @@ impl Changes {
         }
     }
 
+    /// What was put under `key`, as it will be read once this is committed; `value` must be it.
+    pub fn versioned<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+        value: V,
+    ) -> Versioned<V> {
+        let key = table.stored_key(key);
+        let put = self.writes.iter().rev().find(|write| write.key == key);
+        // Without it the changes have a flaw, and nobody will read anything.
+        let stored = put.and_then(|write| write.value.clone());
+        Versioned {
+            value,
+            stored: stored.unwrap_or_default(),
+        }
+    }
+
     /// Removes a record, if there is one.
     pub fn remove<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K) {
         self.write(table.prefix(), table.stored_key(key), None);

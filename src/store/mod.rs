@@ -271,6 +271,20 @@ impl Store {
         Ok(Some(Versioned { value, stored }))
     }
 
+    /// Whether the record under `key` is still the one that was read or written.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn is_unchanged<K: Key, V: Record>(
+        &self,
+        table: &Table<K, V>,
+        key: &K,
+        read: &Versioned<V>,
+    ) -> Result<bool, ReadError> {
+        let now = self.shared.view.get(&table.stored_key(key))?;
+        Ok(now.as_ref() == Some(&read.stored))
+    }
+
     /// Up to `limit` records of a range, in the order of their keys. To go on, take the range
     /// [`Range::after`] the last key. Commits made meanwhile may or may not be seen.
     ///

@@ -34,7 +34,7 @@ pub struct Table<K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
-/// A record as it was read, with what is needed to require later that it is still the same.
+/// A record as it was read or written, with what is needed to require later that it is still the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned<V> {
     /// The record.

@@ -6,7 +6,10 @@
 //! later line needs no knowledge of the one before it, and a field that a payment gets in some
 //! later release is in the journal without anybody remembering to put it there.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::record::{Payment, Reply, StoryLine, add_line};
@@ -26,9 +29,10 @@ const LASTING: [&str; 5] = [
 const DECISION: &str = "decision";
 const STORY: &str = "story";
 
-/// One line of the payment journal, without its place in the chain.
+/// One line of the payment journal, without its place in the chain. `Fields` is what holds the
+/// payment: JSON text when it is written, which need not be understood for that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct Line<Fields = Map<String, Value>> {
     /// When it happened.
     pub at: Timestamp,
     /// The payment's key.
@@ -45,7 +49,7 @@ pub struct Line {
     pub reply: Option<Reply>,
     /// The payment: all of it in its first line, what can change in later ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payment: Option<Map<String, Value>>,
+    pub payment: Option<Fields>,
 }
 
 /// Why lines are no payment.
@@ -59,18 +63,17 @@ pub enum Unfoldable {
     Malformed(#[from] serde_json::Error),
 }
 
-/// The lines for everything that has happened to a payment since it was last told, and the payment
-/// as it is to be kept then. One line that says what changed if nothing has happened.
+/// The lines for everything that has happened to a payment since it was last told; it counts as told
+/// from now on, and is to be kept like that. One line that says what changed if nothing has happened.
 ///
 /// # Errors
 /// When the payment cannot be written as JSON.
-pub fn lines(payment: &Payment) -> Result<(Vec<Line>, Payment), serde_json::Error> {
-    let kept = Payment {
-        told: payment.events.saturating_add(1),
-        ..payment.clone()
-    };
+pub fn tell(payment: &mut Payment) -> Result<Vec<Line<Box<RawValue>>>, serde_json::Error> {
+    let is_new = payment.told == 0;
     let untold = (payment.events + 1).saturating_sub(payment.told.max(1));
     let untold = usize::try_from(untold).unwrap_or(usize::MAX);
+    payment.told = payment.events.saturating_add(1);
+    let payment = &*payment;
     let (told, news) = payment
         .story
         .split_at(payment.story.len().saturating_sub(untold));
@@ -83,7 +86,7 @@ pub fn lines(payment: &Payment) -> Result<(Vec<Line>, Payment), serde_json::Erro
         reply: story.reply.clone(),
         payment: None,
     };
-    let mut lines: Vec<Line> = news
+    let mut lines: Vec<_> = news
         .iter()
         .map(|news| line(Some(news.event), news))
         .collect();
@@ -98,25 +101,29 @@ pub fn lines(payment: &Payment) -> Result<(Vec<Line>, Payment), serde_json::Erro
             payment: None,
         });
     }
-    let mut fields = as_map(&kept)?;
-    fields.remove(STORY);
-    if payment.told == 0 {
-        if !told.is_empty() {
-            fields.insert(STORY.into(), serde_json::to_value(told)?);
+    let whole = serde_json::to_string(payment)?;
+    let told = to_raw_value(told)?;
+    // Only the names are looked at, the values stay text.
+    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_str(&whole)?;
+    if is_new {
+        fields.insert(STORY, &told);
+        if told.get() == "[]" {
+            fields.remove(STORY);
         }
         if let Some(first) = lines.first_mut() {
-            first.payment = Some(fields);
+            first.payment = Some(to_raw_value(&fields)?);
         }
     } else {
         let decides = lines.iter().any(|line| line.event.is_none_or(is_decision));
         fields.retain(|name, value| {
-            !value.is_null() && !LASTING.contains(&name.as_str()) && (decides || name != DECISION)
+            let repeats = LASTING.contains(name) || *name == STORY;
+            !repeats && value.get() != "null" && (decides || *name != DECISION)
         });
         if let Some(last) = lines.last_mut() {
-            last.payment = Some(fields);
+            last.payment = Some(to_raw_value(&fields)?);
         }
     }
-    Ok((lines, kept))
+    Ok(lines)
 }
 
 /// The payment that its lines, in their order, are.
@@ -158,15 +165,6 @@ pub fn fold(lines: impl IntoIterator<Item = Line>) -> Result<Payment, Unfoldable
     let mut payment: Payment = serde_json::from_value(fields.into())?;
     payment.state = state.unwrap_or(payment.state);
     Ok(payment)
-}
-
-fn as_map(payment: &Payment) -> Result<Map<String, Value>, serde_json::Error> {
-    match serde_json::to_value(payment)? {
-        Value::Object(fields) => Ok(fields),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Ok(Map::new())
-        }
-    }
 }
 
 /// Whether policy or people speak in this event.
@@ -247,6 +245,13 @@ mod tests {
         }
     }
 
+    /// The lines as they are read.
+    fn read(told: &[Line<Box<RawValue>>]) -> Vec<Line> {
+        let text = told.iter().map(|line| serde_json::to_string(line).unwrap());
+        text.map(|line| serde_json::from_str(&line).unwrap())
+            .collect()
+    }
+
     const EVENTS: [Event; 8] = [
         Event::Allowed,
         Event::SendStarted,
@@ -266,7 +271,7 @@ mod tests {
         ) {
             let mut payment = planned();
             let mut told = Vec::new();
-            for (second, (event, kind, tell)) in (0..).zip(steps) {
+            for (second, (event, kind, now)) in (0..).zip(steps) {
                 let applied =
                     payment.apply(EVENTS[event], Some(format!("{second}")), at(second));
                 // A reply is noted with the event that it is the answer to.
@@ -274,18 +279,12 @@ mod tests {
                     change(&mut payment, kind, second);
                 }
                 // A commit holds one event, sometimes two.
-                if tell || payment.events + 1 >= payment.told + 2 {
-                    let (lines, kept) = lines(&payment).unwrap();
-                    told.extend(lines);
-                    payment = kept;
+                if now || payment.events + 1 >= payment.told + 2 {
+                    told.extend(tell(&mut payment).unwrap());
                 }
             }
-            let (last, kept) = lines(&payment).unwrap();
-            told.extend(last);
-            let text: Vec<String> =
-                told.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
-            let read = text.iter().map(|line| serde_json::from_str(line).unwrap());
-            prop_assert_eq!(fold(read).unwrap(), kept);
+            told.extend(tell(&mut payment).unwrap());
+            prop_assert_eq!(fold(read(&told)).unwrap(), payment);
         }
     }
 
@@ -295,19 +294,19 @@ mod tests {
         payment.apply(Event::Allowed, None, at(1)).unwrap();
         payment.events = 0;
         payment.apply(Event::SendStarted, None, at(2)).unwrap();
-        let (lines, kept) = lines(&payment).unwrap();
+        let lines = tell(&mut payment).unwrap();
         assert_eq!(lines.len(), 1);
-        assert_eq!(fold(lines).unwrap(), kept);
-        assert_eq!(kept.story.len(), 2);
+        assert_eq!(fold(read(&lines)).unwrap(), payment);
+        assert_eq!(payment.story.len(), 2);
     }
 
     #[test]
     fn a_later_line_does_not_repeat_what_cannot_change() {
         let mut payment = planned();
         payment.apply(Event::Allowed, None, at(1)).unwrap();
-        let (first, mut kept) = lines(&payment).unwrap();
-        kept.apply(Event::SendStarted, None, at(2)).unwrap();
-        let (second, _) = lines(&kept).unwrap();
+        let first = read(&tell(&mut payment).unwrap());
+        payment.apply(Event::SendStarted, None, at(2)).unwrap();
+        let second = read(&tell(&mut payment).unwrap());
         assert!(first[0].payment.as_ref().unwrap().contains_key("content"));
         let later = json!(second[0].payment);
         for name in LASTING.into_iter().chain([DECISION, STORY]) {

@@ -8,7 +8,7 @@ mod patience;
 mod record;
 mod state;
 
-pub use journal::{Line, Unfoldable, fold, lines};
+pub use journal::{Line, Unfoldable, fold, tell};
 pub use likeness::{Likeness, likeness};
 pub use mask::{masked, masked_json};
 pub use patience::{AtTheEnd, Patience};

@@ -65,7 +65,7 @@ impl Payments {
         hash: &str,
     ) -> Result<(Payment, Given), NotDecided> {
         loop {
-            let stored = self.stored(foreign_id)?;
+            let stored = self.asked_about(foreign_id)?;
             let mut payment = stored.value.clone();
             let terms = awaiting(&payment, "approve")?;
             let now = self.0.clock.now();
@@ -126,7 +126,7 @@ impl Payments {
     ) -> Result<Payment, NotDecided> {
         let because = with_reason(&format!("rejected by {by}"), reason);
         loop {
-            let stored = self.stored(foreign_id)?;
+            let stored = self.asked_about(foreign_id)?;
             let mut payment = stored.value.clone();
             awaiting(&payment, "reject")?;
             payment.error = Some(because.clone());
@@ -146,7 +146,7 @@ impl Payments {
         row: Timestamp,
     ) -> Result<(), NotDecided> {
         loop {
-            let stored = self.stored(foreign_id)?;
+            let stored = self.asked_about(foreign_id)?;
             let mut payment = stored.value.clone();
             let Ok(terms) = awaiting(&payment, "expire") else {
                 // It was decided under another deadline; the row means nothing any more.
@@ -186,7 +186,7 @@ impl Payments {
         };
         let note = with_reason(&format!("{by} {says}"), reason);
         loop {
-            let stored = self.stored(foreign_id)?;
+            let stored = self.asked_about(foreign_id)?;
             let payment = moved(
                 stored.value.clone(),
                 event,
@@ -203,7 +203,7 @@ impl Payments {
         }
     }
 
-    fn stored(&self, foreign_id: &ForeignId) -> Result<Versioned<Payment>, NotDecided> {
+    fn asked_about(&self, foreign_id: &ForeignId) -> Result<Versioned<Payment>, NotDecided> {
         let stored = self.0.store.get_versioned(&PAYMENTS, foreign_id)?;
         stored.ok_or_else(|| NotDecided::NotFound {
             what: "payment",
@@ -223,7 +223,8 @@ impl Payments {
         let happening = self.0.waits.happening().await;
         changes.require_unchanged(&PAYMENTS, &payment.foreign_id, stored);
         let before = stored.value.state;
-        put(&mut changes, before, payment, &self.0.policy, &happening);
+        let mut kept = payment.clone();
+        put(&mut changes, before, &mut kept, &self.0.policy, &happening);
         let has_moved = payment.state != stored.value.state;
         if has_moved && let Some(terms) = terms(payment) {
             let until = deadline(payment.created_at, &terms);

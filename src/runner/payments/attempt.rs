@@ -18,8 +18,8 @@ use crate::domain::payment::{Event, Payment, State};
 use crate::gateway::{Admission, Disposition, Prepared, Rejection};
 use crate::runner::events;
 use crate::runner::replies::{Reply, reply};
-use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION};
-use crate::store::{Departure, Order, Range};
+use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION, PAYMENTS};
+use crate::store::{Departure, Order, Range, Versioned};
 
 /// The most events of one transaction that can have arrived before the answer to its request.
 const EARLY_EVENTS: usize = 100;
@@ -36,38 +36,49 @@ pub(super) enum Attempt {
     Unauthorised(String),
 }
 
+/// What becomes of a payment that is marked.
+enum Marked<'a> {
+    /// It leaves now.
+    Leaves(Admission<'a>),
+    /// It has not left, and will not in this attempt.
+    Stays(Attempt),
+}
+
 impl Payments {
     /// Records that it is being sent, sends it once, and records what came of it.
-    pub(super) async fn send(&self, payment: &Payment) -> Result<(Attempt, Payment), PayError> {
-        let id = &payment.foreign_id;
-        let prepared = intact(payment)?;
-        if self.0.people.pauses.stops(payment) {
-            return Ok((Attempt::Paused, payment.clone()));
+    pub(super) async fn send(
+        &self,
+        payment: Versioned<Payment>,
+    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
+        let id = &payment.value.foreign_id.clone();
+        let prepared = intact(&payment.value)?;
+        if self.0.people.pauses.stops(&payment.value) {
+            return Ok((Attempt::Paused, payment));
         }
         // Only as many are marked as are under way or next.
         let turn = match self.0.gateway.turn().await {
             Ok(turn) => turn,
-            Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment.clone())),
+            Err(refused) => return Ok((Attempt::NotSent(refused.to_string()), payment)),
         };
-        let Some(leave) = self.0.people.pauses.may_mark(payment).await else {
-            return Ok((Attempt::Paused, payment.clone()));
+        let Some(leave) = self.0.people.pauses.may_mark(&payment.value).await else {
+            return Ok((Attempt::Paused, payment));
         };
-        let departure = self
-            .0
-            .store
-            .hold_departure(&departure_of(id, payment.attempts.saturating_add(1)));
-        let marked = self.record(id, Event::SendStarted, None, |_| {}).await?;
+        let attempt = payment.value.attempts.saturating_add(1);
+        let departure = self.0.store.hold_departure(&departure_of(id, attempt));
+        let marked = self
+            .record_after(payment, Event::SendStarted, None, |_| {})
+            .await?;
         drop(leave);
-        if marked.state != State::Sending {
+        if marked.value.state != State::Sending {
             departure.end();
             // The gateway has reported it meanwhile: somebody has made it, so it must not leave.
             return Ok((Attempt::MovedOn, marked));
         }
         CrashPoint::SendRecorded.pass();
         let admission = match self.depart(&marked, &prepared, &departure).await? {
-            Ok(admission) => admission,
-            Err(stays) => {
-                let outcome = self.stays(id, stays).await?;
+            Marked::Leaves(admission) => admission,
+            Marked::Stays(why) => {
+                let outcome = self.stays(marked, why).await?;
                 departure.end();
                 return Ok(outcome);
             }
@@ -75,7 +86,7 @@ impl Payments {
         CrashPoint::Departed.pass();
         let disposition = self.0.gateway.send_admitted(admission, &prepared).await;
         drop(turn);
-        let outcome = self.record_outcome(&marked, disposition).await?;
+        let outcome = self.record_outcome(marked, disposition).await?;
         CrashPoint::AnswerRecorded.pass();
         departure.end();
         Ok(outcome)
@@ -86,46 +97,49 @@ impl Payments {
     /// for here, and a pause still stops it.
     async fn depart(
         &self,
-        marked: &Payment,
+        marked: &Versioned<Payment>,
         prepared: &Prepared,
         departure: &Departure,
-    ) -> Result<Result<Admission<'_>, Attempt>, PayError> {
+    ) -> Result<Marked<'_>, PayError> {
+        let stays = |reason| Ok(Marked::Stays(Attempt::NotSent(reason)));
         let admission = match self.0.gateway.admit(prepared.operation()).await {
             Ok(admission) => admission,
-            Err(refused) => return Ok(Err(Attempt::NotSent(refused.to_string()))),
+            Err(refused) => return stays(refused.to_string()),
         };
-        let Some(_until_noted) = self.0.people.pauses.may_mark(marked).await else {
-            return Ok(Err(Attempt::Paused));
+        let Some(_until_noted) = self.0.people.pauses.may_mark(&marked.value).await else {
+            return Ok(Marked::Stays(Attempt::Paused));
         };
         // What would come of it could not be recorded; the next start goes on with it.
         if self.0.store.is_poisoned() {
             return Err(PayError::Poisoned);
         }
-        let now = self.find(&marked.foreign_id)?;
-        if now.is_none_or(|now| now.state != State::Sending) {
-            return Ok(Err(Attempt::MovedOn));
+        let id = &marked.value.foreign_id;
+        if !self.0.store.is_unchanged(&PAYMENTS, id, marked)?
+            && self.stored(id)?.value.state != State::Sending
+        {
+            return Ok(Marked::Stays(Attempt::MovedOn));
         }
-        Ok(match departure.leave() {
-            Ok(()) => Ok(admission),
-            Err(error) => Err(Attempt::NotSent(format!(
-                "it cannot be noted that it leaves: {error}"
-            ))),
-        })
+        match departure.leave() {
+            Ok(()) => Ok(Marked::Leaves(admission)),
+            Err(error) => stays(format!("it cannot be noted that it leaves: {error}")),
+        }
     }
 
     /// Records that what was marked has not left. Where the gateway has reported it meanwhile, that
     /// stands.
-    async fn stays(&self, id: &ForeignId, why: Attempt) -> Result<(Attempt, Payment), PayError> {
+    async fn stays(
+        &self,
+        marked: Versioned<Payment>,
+        why: Attempt,
+    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
         let note = match &why {
-            Attempt::MovedOn => {
-                let now = self.find(id)?;
-                let now = now.ok_or_else(|| PayError::Damaged(id.clone()))?;
-                return Ok((why, now));
-            }
+            Attempt::MovedOn => return Ok((why, self.stored(&marked.value.foreign_id)?)),
             Attempt::NotSent(reason) | Attempt::Unauthorised(reason) => reason.clone(),
             Attempt::Paused => "money was paused before it left".to_owned(),
         };
-        let after = self.record(id, Event::NotSent, Some(note), |_| {}).await?;
+        let after = self
+            .record_after(marked, Event::NotSent, Some(note), |_| {})
+            .await?;
         Ok((why, after))
     }
 
@@ -144,23 +158,22 @@ impl Payments {
 
     async fn record_outcome(
         &self,
-        marked: &Payment,
+        marked: Versioned<Payment>,
         disposition: Disposition,
-    ) -> Result<(Attempt, Payment), PayError> {
-        let id = &marked.foreign_id;
+    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
         CrashPoint::AnswerReceived.pass();
         let reply = reply(&disposition);
         let outcome = match disposition {
             Disposition::NotSent { reason } => {
                 let after = self
-                    .record(id, Event::NotSent, Some(reason.clone()), |_| {})
+                    .record_after(marked, Event::NotSent, Some(reason.clone()), |_| {})
                     .await?;
                 (Attempt::NotSent(reason), after)
             }
             Disposition::Rejected(rejection) if is_at_the_door(&rejection) => {
                 let reason = rejection.message.clone();
                 let after = self
-                    .record(id, Event::NotSent, Some(reason.clone()), |payment| {
+                    .record_after(marked, Event::NotSent, Some(reason.clone()), |payment| {
                         reply.note(payment);
                     })
                     .await?;
@@ -171,12 +184,15 @@ impl Payments {
                 self.rejected(marked, rejection, &reply).await?,
             ),
             Disposition::Accepted(data) => {
-                (Attempt::MovedOn, self.accepted(id, &data, &reply).await?)
+                let after = self.accepted(marked, &data, &reply).await?;
+                (Attempt::MovedOn, after)
             }
             Disposition::Unknown { reason, .. } => {
-                let note = Some(lost_note(marked.content.operation, &reason));
+                let note = Some(lost_note(marked.value.content.operation, &reason));
                 let after = self
-                    .record(id, Event::AnswerLost, note, |payment| reply.note(payment))
+                    .record_after(marked, Event::AnswerLost, note, |payment| {
+                        reply.note(payment);
+                    })
                     .await?;
                 (Attempt::MovedOn, after)
             }
@@ -188,21 +204,20 @@ impl Payments {
     /// nothing about those before it, which may have been executed and not be visible yet.
     async fn rejected(
         &self,
-        sent: &Payment,
+        sent: Versioned<Payment>,
         rejection: Rejection,
         reply: &Reply,
-    ) -> Result<Payment, PayError> {
-        let id = &sent.foreign_id;
+    ) -> Result<Versioned<Payment>, PayError> {
         if rejection.is_foreign_id_taken() {
             let note = Some(rejection.message);
             return self
-                .record(id, Event::KeyTaken, note, |payment| reply.note(payment))
+                .record_after(sent, Event::KeyTaken, note, |payment| reply.note(payment))
                 .await;
         }
-        if sent.resends == 0 {
+        if sent.value.resends == 0 {
             let note = Some(rejection.message.clone());
             return self
-                .record(id, Event::Rejected, note, |payment| {
+                .record_after(sent, Event::Rejected, note, |payment| {
                     payment.error = Some(rejection.message.clone());
                     payment.errors = rejection.errors.clone();
                     reply.note(payment);
@@ -214,26 +229,27 @@ impl Payments {
             rejection.message
         );
         let after = self
-            .record(id, Event::AnswerLost, Some(note), |payment| {
+            .record_after(sent, Event::AnswerLost, Some(note), |payment| {
                 reply.note(payment);
             })
             .await?;
-        if after.state != State::Unknown {
+        if after.value.state != State::Unknown {
             return Ok(after);
         }
         let note = "a refused request cannot be sent again, and whether the one before it was executed is not known".to_owned();
-        self.record(id, Event::GaveUp, Some(note), |_| {}).await
+        self.record_after(after, Event::GaveUp, Some(note), |_| {})
+            .await
     }
 
     async fn accepted(
         &self,
-        id: &ForeignId,
+        marked: Versioned<Payment>,
         data: &Value,
         reply: &Reply,
-    ) -> Result<Payment, PayError> {
+    ) -> Result<Versioned<Payment>, PayError> {
         let gateway_id = data.get("id").map(plain);
         let payment = self
-            .record(id, Event::Accepted, None, |payment| {
+            .record_after(marked, Event::Accepted, None, |payment| {
                 payment.gateway_id.clone_from(&gateway_id);
                 payment.answer = Some(data.clone());
                 reply.note(payment);
@@ -247,12 +263,15 @@ impl Payments {
     }
 
     /// Applies the events that arrived before the gateway's id of the payment was known.
-    async fn catch_up(&self, payment: Payment, gateway_id: &str) -> Result<Payment, PayError> {
+    async fn catch_up(
+        &self,
+        mut payment: Versioned<Payment>,
+        gateway_id: &str,
+    ) -> Result<Versioned<Payment>, PayError> {
         let prefix = (
-            family(payment.content.operation).to_owned(),
+            family(payment.value.content.operation).to_owned(),
             gateway_id.to_owned(),
         );
-        let mut payment = payment;
         let events = self.0.store.scan(
             &EVENTS_BY_TRANSACTION,
             &Range::within(&prefix),
@@ -265,9 +284,9 @@ impl Payments {
             };
             if event.payment.is_none() {
                 let report = events::value(&self.0.store, &event)?;
-                payment = self
-                    .record_report(&payment.foreign_id, &report, "callback")
-                    .await?;
+                let id = &payment.value.foreign_id;
+                self.record_report(id, &report, "callback").await?;
+                payment = self.stored(id)?;
             }
         }
         Ok(payment)

@@ -61,7 +61,7 @@ impl Payments {
                 let again = self
                     .record(foreign_id, Event::Resend, Some(note), |_| {})
                     .await?;
-                self.drive(again).await.map(Some)
+                self.drive(self.stored(&again.foreign_id)?).await.map(Some)
             }
         }
     }
@@ -138,9 +138,7 @@ impl Payments {
             None => None,
         };
         loop {
-            let Some(stored) = self.0.store.get_versioned(&PAYMENTS, &payment.foreign_id)? else {
-                return Err(PayError::Damaged(payment.foreign_id));
-            };
+            let stored = self.stored(&payment.foreign_id)?;
             let mut moved = stored.value.clone();
             if let Err(illegal) = moved.apply(event, note.clone(), self.0.clock.now()) {
                 self.0.telemetry.payment_alarm(&moved, &illegal);
@@ -151,7 +149,7 @@ impl Payments {
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, &payment.foreign_id, &stored);
             let before = stored.value.state;
-            put(&mut changes, before, &moved, &self.0.policy, &happening);
+            put(&mut changes, before, &mut moved, &self.0.policy, &happening);
             let is_news = moved.state.is_final() && !before.is_final();
             let started = found.as_ref().filter(|_| is_news).map(|found| {
                 reconciled::add(&self.0.firings, found, &moved, &happening, &mut changes)

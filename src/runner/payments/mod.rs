@@ -38,7 +38,7 @@ use crate::domain::payment::{
 use crate::domain::policy::{Proposal, Verdict};
 use crate::gateway::Client;
 use crate::store::schema::PAYMENTS;
-use crate::store::{Changes, CommitError, ReadError, Store};
+use crate::store::{Changes, CommitError, ReadError, Store, Versioned};
 use crate::telemetry::Telemetry;
 
 use approval::approved_in;
@@ -222,7 +222,7 @@ impl Payments {
             return self.pay_again(payment, &request).await;
         }
         let planned = self.decide(request).await?;
-        match refusal(&planned) {
+        match refusal(&planned.value) {
             Some(refused) => Err(refused),
             None => self.drive(planned).await,
         }
@@ -230,7 +230,7 @@ impl Payments {
 
     /// Asks policy, and records what it says with the reservation and the intent in one commit. On
     /// disk when this returns.
-    async fn decide(&self, request: PaymentRequest) -> Result<Payment, PayError> {
+    async fn decide(&self, request: PaymentRequest) -> Result<Versioned<Payment>, PayError> {
         let mut planned = Payment::planned(
             request.foreign_id,
             request.content,
@@ -262,14 +262,16 @@ impl Payments {
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
         let happening = self.0.waits.happening().await;
         let before = State::Planned;
-        put(&mut changes, before, &planned, &self.0.policy, &happening);
+        put(&mut changes, before, &mut planned, &self.0.policy, &happening);
         let alerted = self.await_people(&planned, &happening, &mut changes);
+        let id = planned.foreign_id.clone();
+        let planned = changes.versioned(&PAYMENTS, &id, planned);
         // The lock makes a refusal impossible within one process, and there is only one.
         let committed = self.0.store.commit(changes).await;
         drop(happening);
-        self.reserved(&planned.foreign_id, &committed)?;
+        self.reserved(&id, &committed)?;
         self.0.dispatcher.enqueue(alerted);
-        self.0.telemetry.payment_moved(&planned);
+        self.0.telemetry.payment_moved(&planned.value);
         CrashPoint::IntentRecorded.pass();
         Ok(planned)
     }
@@ -353,37 +355,38 @@ impl Payments {
             payment
         };
         if payment.state == State::Intended {
-            self.drive(payment).await
+            self.drive(self.stored(&payment.foreign_id)?).await
         } else {
             Ok(payment)
         }
     }
 
     /// Performs steps until somebody else has to do something.
-    async fn drive(&self, mut payment: Payment) -> Result<Payment, PayError> {
+    async fn drive(&self, mut payment: Versioned<Payment>) -> Result<Payment, PayError> {
         let mut delays = NOT_SENT_DELAYS.into_iter();
         loop {
-            match next_step(payment.state) {
+            match next_step(payment.value.state) {
                 NextStep::Send => {
                     let (sent, after) = self.attempt(payment).await?;
                     payment = after;
                     match (sent, delays.next()) {
                         (Attempt::MovedOn, _) => {}
                         // It goes on when people let it.
-                        (Attempt::Paused, _) => return Ok(payment),
+                        (Attempt::Paused, _) => return Ok(payment.value),
                         (Attempt::NotSent(_), Some(delay)) => tokio::time::sleep(delay).await,
                         // Whether or not its run asks again, an intent is carried out.
                         (Attempt::NotSent(reason), None) => {
-                            self.watch(&payment);
+                            self.watch(&payment.value);
                             return Err(PayError::Unavailable(reason));
                         }
                         (Attempt::Unauthorised(reason), _) => {
-                            self.watch(&payment);
+                            self.watch(&payment.value);
                             return Err(PayError::Unauthorised(reason));
                         }
                     }
                 }
                 NextStep::LookUp => {
+                    let payment = payment.value;
                     self.watch(&payment);
                     if !can_be_looked_up(payment.content.operation) {
                         return Ok(payment);
@@ -395,11 +398,11 @@ impl Payments {
                     };
                 }
                 NextStep::WaitForCallback | NextStep::WaitForPerson => {
-                    self.watch(&payment);
-                    return Ok(payment);
+                    self.watch(&payment.value);
+                    return Ok(payment.value);
                 }
                 NextStep::Decide | NextStep::WaitForApproval | NextStep::Done => {
-                    return Ok(payment);
+                    return Ok(payment.value);
                 }
             }
         }
@@ -407,11 +410,14 @@ impl Payments {
 
     /// Sends once, in a task of its own: whoever waits for it may go away, the attempt runs to its
     /// end.
-    async fn attempt(&self, payment: Payment) -> Result<(Attempt, Payment), PayError> {
+    async fn attempt(
+        &self,
+        payment: Versioned<Payment>,
+    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
         let payments = self.clone();
         let attempt = tokio::spawn(async move {
             let _under_way = Arc::clone(&payments.0.attempts).read_owned().await;
-            payments.send(&payment).await
+            payments.send(payment).await
         });
         // It fails only with the runtime, or by a bug; in both cases the store knows what may have
         // left, and nothing more may be sent.

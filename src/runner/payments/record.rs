@@ -6,12 +6,12 @@ use serde_json::Value;
 use super::{PayError, Payments};
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
-use crate::domain::payment::{Event, Payment, Reported, State, lines};
+use crate::domain::payment::{Event, Payment, Reported, State, tell};
 use crate::runner::alerts::about_payment;
 use crate::runner::policy::Guard;
 use crate::runner::waits::Happening;
 use crate::store::schema::PAYMENTS;
-use crate::store::{Changes, CommitError, Rows, put_payment};
+use crate::store::{Changes, CommitError, Rows, Versioned, put_payment};
 
 impl Payments {
     /// Records what the gateway reports of the payment: a callback, or the answer to a look-up.
@@ -58,35 +58,59 @@ impl Payments {
         note: Option<String>,
         change: impl Fn(&mut Payment),
     ) -> Result<Payment, PayError> {
+        let stored = self.stored(foreign_id)?;
+        let recorded = self.record_after(stored, event, note, change).await?;
+        Ok(recorded.value)
+    }
+
+    /// The same for a payment that was just read or written: it is read again only if somebody else
+    /// has changed it since. Answers what is in the store then.
+    pub(super) async fn record_after(
+        &self,
+        mut stored: Versioned<Payment>,
+        event: Event,
+        note: Option<String>,
+        change: impl Fn(&mut Payment),
+    ) -> Result<Versioned<Payment>, PayError> {
+        let foreign_id = stored.value.foreign_id.clone();
         loop {
-            let Some(stored) = self.0.store.get_versioned(&PAYMENTS, foreign_id)? else {
-                return Err(PayError::Damaged(foreign_id.clone()));
-            };
             let mut payment = stored.value.clone();
             if let Err(illegal) = payment.apply(event, note.clone(), self.0.clock.now()) {
-                self.0.telemetry.payment_alarm(&payment, &illegal);
-                return Ok(payment);
+                let now = self.stored(&foreign_id)?;
+                if now == stored {
+                    self.0.telemetry.payment_alarm(&payment, &illegal);
+                    return Ok(now);
+                }
+                stored = now;
+                continue;
             }
             change(&mut payment);
             let mut changes = Changes::new();
             let happening = self.0.waits.happening().await;
-            changes.require_unchanged(&PAYMENTS, foreign_id, &stored);
+            changes.require_unchanged(&PAYMENTS, &foreign_id, &stored);
             let before = stored.value.state;
-            put(&mut changes, before, &payment, &self.0.policy, &happening);
+            put(&mut changes, before, &mut payment, &self.0.policy, &happening);
             let firings = &self.0.firings;
             let started = is_now_held(&stored.value, &payment).then(|| {
                 about_payment(firings, "payment_held", &payment, &happening, &mut changes)
             });
+            let recorded = changes.versioned(&PAYMENTS, &foreign_id, payment);
             match self.0.store.commit(changes).await {
                 Ok(()) => {
-                    self.moved(&stored.value, &payment);
+                    self.moved(&stored.value, &recorded.value);
                     self.0.dispatcher.enqueue(started.unwrap_or_default());
-                    return Ok(payment);
+                    return Ok(recorded);
                 }
-                Err(CommitError::Refused) => {}
+                Err(CommitError::Refused) => stored = self.stored(&foreign_id)?,
                 Err(error) => return Err(store_stop(&error)),
             }
         }
+    }
+
+    /// The payment of that key, which there is.
+    pub(super) fn stored(&self, foreign_id: &ForeignId) -> Result<Versioned<Payment>, PayError> {
+        let stored = self.0.store.get_versioned(&PAYMENTS, foreign_id)?;
+        stored.ok_or_else(|| PayError::Damaged(foreign_id.clone()))
     }
 }
 
@@ -97,11 +121,11 @@ fn is_now_held(before: &Payment, after: &Payment) -> bool {
 
 /// Writes a payment that was in the state `before`: its record and index rows, its lines in the
 /// payment journal, what its end means for policy, and what it may be news of. Every change of a
-/// payment is written here.
+/// payment is written here. `payment` is afterwards as it will be read.
 pub(in crate::runner) fn put(
     changes: &mut Changes,
     before: State,
-    payment: &Payment,
+    payment: &mut Payment,
     policy: &Guard,
     happening: &Happening<'_>,
 ) {
@@ -109,19 +133,16 @@ pub(in crate::runner) fn put(
     if payment.state.is_final() && !before.is_final() {
         policy.ended(payment, changes);
     }
-    let (lines, kept) = match lines(payment) {
-        Ok(told) => told,
-        Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
-    };
-    for line in &lines {
-        changes.tell(line);
-    }
     let rows = if payment.told == 0 {
         Rows::New
     } else {
         Rows::Known
     };
-    put_payment(changes, &kept, rows);
+    match tell(payment) {
+        Ok(lines) => lines.iter().for_each(|line| changes.tell(line)),
+        Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
+    }
+    put_payment(changes, payment, rows);
 }
 
 /// Takes over what a report says besides the status.
