@@ -20,6 +20,7 @@ use super::alerts::{Alert, raise};
 use super::ticket::Started;
 use super::{Context, events};
 use crate::domain::clock::{Timestamp, shown};
+use crate::domain::id::ForeignId;
 use crate::domain::money::{decimal_from_json, json_from_decimal};
 use crate::domain::operation::{Effect, Operation};
 use crate::domain::payment::{Payment, State};
@@ -28,13 +29,16 @@ use crate::store::schema::{
     BALANCE_READING, BalanceReading, EVENTS, EVENTS_BY_ORDER, OPEN_PAYMENTS, PAYMENTS,
     PAYMENTS_BY_TIME,
 };
-use crate::store::{Changes, CommitError, Order, Range, ReadError};
+use crate::store::{Changes, CommitError, Order, Range, ReadError, Store};
 
 /// Of what payments may have taken, so much again may be fees: a tenth.
 const FEES: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 
 /// After a start, what was under way goes on first.
 const FIRST: Duration = Duration::from_secs(2);
+
+/// Payments that are read in one go: about as long as an answer to a request takes.
+const AT_ONCE: usize = 32;
 
 /// Sums by currency.
 type Sums = BTreeMap<String, Decimal>;
@@ -81,12 +85,7 @@ async fn compare(context: &Context) -> Result<(), Failure> {
     let before = store.get(&BALANCE_READING, &String::new())?;
     // In this order: what may be debited during the reading counts for this time and the next.
     let at = context.clock.now();
-    let mut open = Outgoing::default();
-    for id in store.keys(&OPEN_PAYMENTS, &Range::all(), usize::MAX, Order::Ascending)? {
-        if let Some(payment) = store.get(&PAYMENTS, &id)? {
-            open.add(&payment);
-        }
-    }
+    let open = open(store).await?;
     let latest = store.keys(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
     let order = latest.first().map_or(0, |(order, _)| *order);
     let balances = read(context).await?;
@@ -95,7 +94,7 @@ async fn compare(context: &Context) -> Result<(), Failure> {
     let mut started = Started::default();
     if let Some(before) = &before {
         let incoming = incoming(context, before.order, order)?;
-        let outgoing = outgoing(context, before)?;
+        let outgoing = outgoing(store, before).await?;
         for drop in drops(before, &balances, &incoming, &outgoing) {
             context
                 .telemetry
@@ -144,6 +143,24 @@ async fn read(context: &Context) -> Result<Sums, Failure> {
 }
 
 impl Outgoing {
+    /// Counts what payments take from the account. There may be many: others have their turn in
+    /// between.
+    async fn add_all(
+        &mut self,
+        store: &Store,
+        ids: impl Iterator<Item = &ForeignId>,
+    ) -> Result<(), ReadError> {
+        for (number, id) in ids.enumerate() {
+            if number % AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(payment) = store.get(&PAYMENTS, id)? {
+                self.add(&payment);
+            }
+        }
+        Ok(())
+    }
+
     /// Counts what a payment takes from the account.
     fn add(&mut self, payment: &Payment) {
         let nothing = matches!(payment.state, State::Refused | State::Rejected);
@@ -166,26 +183,25 @@ impl Outgoing {
     }
 }
 
+/// What the open payments may take.
+async fn open(store: &Store) -> Result<Outgoing, ReadError> {
+    let keys = store.keys(&OPEN_PAYMENTS, &Range::all(), usize::MAX, Order::Ascending)?;
+    let mut open = Outgoing::default();
+    open.add_all(store, keys.iter()).await?;
+    Ok(open)
+}
+
 /// What may have been debited since the reading before.
-fn outgoing(context: &Context, before: &BalanceReading) -> Result<Outgoing, ReadError> {
+async fn outgoing(store: &Store, before: &BalanceReading) -> Result<Outgoing, ReadError> {
     let mut outgoing = Outgoing {
         sums: sums(&before.open),
         unclear: before.unclear.clone(),
     };
-    let newest = context.store.keys(
-        &PAYMENTS_BY_TIME,
-        &Range::all(),
-        usize::MAX,
-        Order::Descending,
-    )?;
-    for (created_at, id) in newest {
-        if created_at < before.at {
-            break;
-        }
-        if let Some(payment) = context.store.get(&PAYMENTS, &id)? {
-            outgoing.add(&payment);
-        }
-    }
+    let since = Range::all().since(&before.at);
+    let made = store.keys(&PAYMENTS_BY_TIME, &since, usize::MAX, Order::Ascending)?;
+    outgoing
+        .add_all(store, made.iter().map(|(_, id)| id))
+        .await?;
     Ok(outgoing)
 }
 

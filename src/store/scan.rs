@@ -81,6 +81,16 @@ impl<K: Key> Range<K> {
         self.after = Some(bytes);
         self
     }
+
+    /// Begins, in ascending order, with the keys whose first part or parts are `leading`; there must
+    /// be a part behind them.
+    #[must_use]
+    pub fn since<L: Leading<K>>(mut self, leading: &L) -> Self {
+        let mut bytes = Vec::new();
+        leading.encode(&mut bytes);
+        self.after = Some(bytes);
+        self
+    }
 }
 
 /// Stored keys that follow each other.

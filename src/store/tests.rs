@@ -77,6 +77,12 @@ async fn a_scan_is_ordered_narrowed_limited_and_resumed() {
     assert_eq!(scan(&resumed, 100, Order::Descending), [b(1)]);
     let b_and_ba = Range::all().starting_with("b");
     assert_eq!(scan(&b_and_ba, 100, Order::Ascending).len(), 6);
+    let since_ba = Range::all().since(&group("ba"));
+    assert_eq!(
+        scan(&since_ba, 2, Order::Ascending),
+        [(group("ba"), 1), (group("ba"), 5)]
+    );
+    assert_eq!(scan(&since_ba, 100, Order::Ascending).len(), 6);
     let before = within().after(&(group("a"), 5));
     assert_eq!(scan(&before, 100, Order::Ascending).len(), 3);
     assert_eq!(scan(&before, 100, Order::Descending).len(), 0);

@@ -261,8 +261,8 @@ impl Payments {
         debug_assert!(decided.is_ok(), "a planned payment can be decided");
         changes.require_absent(&PAYMENTS, &planned.foreign_id);
         let happening = self.0.waits.happening().await;
-        let before = State::Planned;
-        put(&mut changes, before, &mut planned, &self.0.policy, &happening);
+        let (before, policy) = (State::Planned, &self.0.policy);
+        put(&mut changes, before, &mut planned, policy, &happening);
         let alerted = self.await_people(&planned, &happening, &mut changes);
         let id = planned.foreign_id.clone();
         let planned = changes.versioned(&PAYMENTS, &id, planned);

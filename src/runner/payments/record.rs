@@ -88,8 +88,8 @@ impl Payments {
             let mut changes = Changes::new();
             let happening = self.0.waits.happening().await;
             changes.require_unchanged(&PAYMENTS, &foreign_id, &stored);
-            let before = stored.value.state;
-            put(&mut changes, before, &mut payment, &self.0.policy, &happening);
+            let (before, policy) = (stored.value.state, &self.0.policy);
+            put(&mut changes, before, &mut payment, policy, &happening);
             let firings = &self.0.firings;
             let started = is_now_held(&stored.value, &payment).then(|| {
                 about_payment(firings, "payment_held", &payment, &happening, &mut changes)
