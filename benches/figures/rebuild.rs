@@ -57,7 +57,7 @@ pub fn measure() {
     let made = made.made.unwrap();
     assert_eq!(made.payments, PAYMENTS);
     println!(
-        "rebuild {} payments from {} tell, until the store is verified: {:.1} s",
+        "rebuild {} payments from {} lines, until the store is verified: {:.1} s",
         made.payments,
         made.lines,
         begun.elapsed().as_secs_f64()
