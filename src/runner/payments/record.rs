@@ -76,12 +76,12 @@ impl Payments {
         loop {
             let mut payment = stored.value.clone();
             if let Err(illegal) = payment.apply(event, note.clone(), self.0.clock.now()) {
-                let now = self.stored(&foreign_id)?;
-                if now == stored {
+                let store = &self.0.store;
+                if store.is_unchanged(&PAYMENTS, &foreign_id, &stored)? {
                     self.0.telemetry.payment_alarm(&payment, &illegal);
-                    return Ok(now);
+                    return Ok(stored);
                 }
-                stored = now;
+                stored = self.stored(&foreign_id)?;
                 continue;
             }
             change(&mut payment);
