@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::chance::Chance;
 use super::machine::Machine;
 use super::scene::deposit;
-use crate::stage::eventually;
 
 /// Clients that post callbacks at the same time.
 const CLIENTS: usize = 6;
@@ -86,17 +85,13 @@ async fn an_acknowledged_callback_is_handled_once_however_often_the_daemon_is_ki
         tokio::time::sleep(Duration::from_millis(chance.below(400))).await;
         process.kill();
     }
-    let process = machine.started().await;
+    let mut process = machine.started().await;
     stop.store(true, Ordering::SeqCst);
     let mut acknowledged = BTreeSet::new();
     for client in clients {
         acknowledged.extend(client.await.unwrap());
     }
-    eventually("every run has ended", || async {
-        let overview = machine.get("/api/v1/overview").await?;
-        (overview["open_runs"] == 0).then_some(())
-    })
-    .await;
+    machine.idle(&mut process).await;
 
     let state = machine.tell().await;
     let (sums, handled): (BTreeMap<_, _>, BTreeMap<_, _>) = state

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use bursar::domain::secret::Secret;
 use bursar::domain::signature::Signer;
@@ -18,6 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::stage::{PATIENCE, eventually};
 
@@ -135,15 +137,44 @@ impl Machine {
 
     /// Starts the daemon and waits until it answers.
     pub async fn started(&self) -> Process {
-        let process = self.start(None);
-        eventually("the daemon answers", || self.get("/api/v1/overview")).await;
+        let mut process = self.start(None);
+        eventually("the daemon answers", || {
+            let ended = process.ended();
+            assert!(ended.is_none(), "{ended:?}, it wrote:\n{}", self.written());
+            self.get("/api/v1/overview")
+        })
+        .await;
         process
     }
 
+    /// Waits until the daemon has no open run.
+    pub async fn idle(&self, process: &mut Process) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let overview = self.get("/api/v1/overview").await;
+            if overview.is_some_and(|overview| overview["open_runs"] == 0) {
+                return;
+            }
+            if Instant::now() > deadline {
+                let (ended, runs) = (process.ended(), self.list("runs?limit=1000").await);
+                let open = runs.into_iter().flatten();
+                let open: Vec<_> = open.filter(|run| run["state"] != "succeeded").collect();
+                let written = self.written();
+                panic!("open runs: {open:#?}\nprocess: {ended:?}, it wrote:\n{written}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn log(&self) -> File {
-        let path = self.folder.path().join("stderr");
         let mut options = OpenOptions::new();
-        options.create(true).append(true).open(path).unwrap()
+        options.create(true).append(true);
+        options.open(self.path("stderr")).unwrap()
+    }
+
+    /// What the daemon wrote, in all its lives.
+    fn written(&self) -> String {
+        std::fs::read_to_string(self.path("stderr")).unwrap_or_default()
     }
 
     /// Asks the admin listener; `None` when nobody answers.
@@ -218,8 +249,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path().join("stderr"));
-            println!("the daemon wrote:\n{}", log.unwrap_or_default());
+            println!("the daemon wrote:\n{}", self.written());
         }
     }
 }
@@ -246,13 +276,13 @@ impl Process {
         let kill = format!("kill -TERM {}", self.0.id());
         let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(sent.success(), "SIGTERM was sent");
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(tokio::time::Instant::now() < deadline, "it does not stop");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            assert!(Instant::now() < deadline, "it does not stop");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
