@@ -154,6 +154,13 @@ impl Client {
         Ok(Turn { _permit: permit })
     }
 
+    /// The same for whoever does not wait: `None` when all turns are taken.
+    #[must_use]
+    pub fn turn_at_once(&self) -> Option<Turn<'_>> {
+        let permit = self.0.turns.try_acquire().ok()?;
+        Some(Turn { _permit: permit })
+    }
+
     /// Waits until a request of `operation` may leave: while `max_in_flight` requests are out, and
     /// up to about a minute for a rate limit. The place is held until the answer is here or the
     /// admission is dropped.

@@ -89,13 +89,10 @@ impl Telemetry {
 
     /// A payment is in another state, and that is on disk.
     pub fn payment_moved(&self, payment: &Payment) {
-        let counter = &self.metrics().payments_total;
-        counter.with_label_values(&[payment.state.as_str()]).inc();
         let (foreign_id, state) = (&payment.foreign_id, payment.state);
         match state {
-            // On the way of every payment; what follows them is news.
             State::Planned | State::Intended | State::Sending => {
-                tracing::debug!(%foreign_id, %state, "payment moved");
+                return self.payment_passed(foreign_id, state);
             }
             State::Unknown | State::Held | State::Rejected | State::Refused => {
                 let error = payment.error.as_deref().unwrap_or("");
@@ -108,6 +105,18 @@ impl Telemetry {
             | State::Declined
             | State::Cancelled => tracing::info!(%foreign_id, %state, "payment moved"),
         }
+        self.payment_counted(state);
+    }
+
+    /// A payment has come through a state that is on the way of every payment; what follows is news.
+    pub fn payment_passed(&self, foreign_id: &ForeignId, state: State) {
+        tracing::debug!(%foreign_id, %state, "payment moved");
+        self.payment_counted(state);
+    }
+
+    fn payment_counted(&self, state: State) {
+        let counter = &self.metrics().payments_total;
+        counter.with_label_values(&[state.as_str()]).inc();
     }
 
     /// The gateway said something about a payment that cannot be. Nothing was changed.

@@ -15,7 +15,7 @@ use crate::domain::approval::is_approved;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::{Event, Payment, State};
-use crate::gateway::{Admission, Disposition, Prepared, Rejection};
+use crate::gateway::{Admission, Disposition, Prepared, Rejection, Turn};
 use crate::runner::events;
 use crate::runner::replies::{Reply, reply};
 use crate::store::schema::{EVENTS, EVENTS_BY_TRANSACTION, PAYMENTS};
@@ -36,6 +36,13 @@ pub(super) enum Attempt {
     Unauthorised(String),
 }
 
+/// What a payment that is marked as being sent has until it leaves.
+pub(super) struct Mark {
+    prepared: Prepared,
+    /// Says that it has not left.
+    pub(super) departure: Departure,
+}
+
 /// What becomes of a payment that is marked.
 enum Marked<'a> {
     /// It leaves now.
@@ -47,7 +54,7 @@ enum Marked<'a> {
 impl Payments {
     /// Records that it is being sent, sends it once, and records what came of it.
     pub(super) async fn send(
-        &self,
+        self,
         payment: Versioned<Payment>,
     ) -> Result<(Attempt, Versioned<Payment>), PayError> {
         let id = &payment.value.foreign_id.clone();
@@ -75,6 +82,37 @@ impl Payments {
             return Ok((Attempt::MovedOn, marked));
         }
         CrashPoint::SendRecorded.pass();
+        let mark = Mark {
+            prepared,
+            departure,
+        };
+        self.send_marked(marked, mark, turn).await
+    }
+
+    /// Marks a payment that is only now decided about; whoever calls commits it. `None` when what
+    /// would be sent is not what was decided: then it is not marked.
+    pub(super) fn mark(&self, payment: &mut Payment) -> Option<Mark> {
+        let prepared = intact(payment).ok()?;
+        let now = self.0.clock.now();
+        payment.apply(Event::SendStarted, None, now).ok()?;
+        let what = departure_of(&payment.foreign_id, payment.attempts);
+        Some(Mark {
+            prepared,
+            departure: self.0.store.hold_departure(&what),
+        })
+    }
+
+    /// Sends a payment that is marked once, and records what came of it.
+    pub(super) async fn send_marked(
+        &self,
+        marked: Versioned<Payment>,
+        mark: Mark,
+        turn: Turn<'_>,
+    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
+        let Mark {
+            prepared,
+            departure,
+        } = mark;
         let admission = match self.depart(&marked, &prepared, &departure).await? {
             Marked::Leaves(admission) => admission,
             Marked::Stays(why) => {

@@ -13,6 +13,7 @@
 
 mod approval;
 mod attempt;
+mod begin;
 mod look_up;
 mod record;
 mod request;
@@ -27,23 +28,18 @@ use super::firings::Firings;
 use super::key_locks::KeyLocks;
 use super::policy::Guard;
 use super::waits::Waits;
-use crate::crash_point::CrashPoint;
 use crate::domain::approval::Approval;
 use crate::domain::clock::Clock;
 use crate::domain::id::ForeignId;
-use crate::domain::operation::Effect;
 use crate::domain::payment::{
     Content, Difference, Event, NextStep, Origin, Patience, Payment, State, next_step,
 };
-use crate::domain::policy::{Proposal, Verdict};
 use crate::gateway::Client;
 use crate::store::schema::PAYMENTS;
-use crate::store::{Changes, CommitError, ReadError, Store, Versioned};
+use crate::store::{ReadError, Store, Versioned};
 use crate::telemetry::Telemetry;
 
-use approval::approved_in;
 use attempt::{Attempt, lost_note};
-use record::store_stop;
 
 pub(super) use approval::People;
 pub(super) use look_up::{foreign_note, silent};
@@ -221,76 +217,11 @@ impl Payments {
         if let Some(payment) = self.find(&request.foreign_id)? {
             return self.pay_again(payment, &request).await;
         }
-        let planned = self.decide(request).await?;
-        match refusal(&planned.value) {
+        let (came_to, begun) = self.under_way(|payments| payments.begin(request)).await?;
+        match refusal(&begun.value) {
             Some(refused) => Err(refused),
-            None => self.drive(planned).await,
+            None => self.go_on(came_to, begun).await,
         }
-    }
-
-    /// Asks policy, and records what it says with the reservation and the intent in one commit. On
-    /// disk when this returns.
-    async fn decide(&self, request: PaymentRequest) -> Result<Versioned<Payment>, PayError> {
-        let mut planned = Payment::planned(
-            request.foreign_id,
-            request.content,
-            request.origin,
-            self.0.clock.now(),
-        );
-        planned.plan = request.plan;
-        planned.approvals = request.approvals;
-        let mut changes = Changes::new();
-        let effect = planned.content.operation.effect();
-        let event = if effect == Effect::Pay {
-            let proposal = Proposal::of(&planned, request.batch);
-            let decision = self.0.policy.decide(&proposal, &mut changes)?;
-            let event = match &decision.verdict {
-                Verdict::Allow => Event::Allowed,
-                Verdict::Refuse => Event::Refused,
-                Verdict::Approve(terms) if self.is_approved_with(&planned, terms) => Event::Allowed,
-                Verdict::Approve(_) => Event::ApprovalNeeded,
-            };
-            planned.error = (event == Event::Refused).then(|| decision.because());
-            planned.decision = Some(decision);
-            event
-        } else {
-            Event::Allowed
-        };
-        let note = approved_in(&planned);
-        let decided = planned.apply(event, note, self.0.clock.now());
-        debug_assert!(decided.is_ok(), "a planned payment can be decided");
-        changes.require_absent(&PAYMENTS, &planned.foreign_id);
-        let happening = self.0.waits.happening().await;
-        let (before, policy) = (State::Planned, &self.0.policy);
-        put(&mut changes, before, &mut planned, policy, &happening);
-        let alerted = self.await_people(&planned, &happening, &mut changes);
-        let id = planned.foreign_id.clone();
-        let planned = changes.versioned(&PAYMENTS, &id, planned);
-        // The lock makes a refusal impossible within one process, and there is only one.
-        let committed = self.0.store.commit(changes).await;
-        drop(happening);
-        self.reserved(&id, &committed)?;
-        self.0.dispatcher.enqueue(alerted);
-        self.0.telemetry.payment_moved(&planned.value);
-        CrashPoint::IntentRecorded.pass();
-        Ok(planned)
-    }
-
-    /// Tells policy what came of the commit of its decision.
-    fn reserved(
-        &self,
-        foreign_id: &ForeignId,
-        committed: &Result<(), CommitError>,
-    ) -> Result<(), PayError> {
-        match committed {
-            Ok(()) => self.0.policy.committed(foreign_id),
-            Err(CommitError::Refused | CommitError::Unstorable { .. }) => {
-                self.0.policy.not_committed(foreign_id);
-            }
-            // It may be on disk all the same; the next start sees what is.
-            Err(CommitError::Poisoned) => {}
-        }
-        committed.as_ref().map_err(store_stop).copied()
     }
 
     /// The key is known: the same payment goes on from where it stands, another one is refused.
@@ -362,28 +293,36 @@ impl Payments {
     }
 
     /// Performs steps until somebody else has to do something.
-    async fn drive(&self, mut payment: Versioned<Payment>) -> Result<Payment, PayError> {
+    async fn drive(&self, payment: Versioned<Payment>) -> Result<Payment, PayError> {
+        self.go_on(Attempt::MovedOn, payment).await
+    }
+
+    /// The same after a try to send that came to this.
+    async fn go_on(
+        &self,
+        mut came_to: Attempt,
+        mut payment: Versioned<Payment>,
+    ) -> Result<Payment, PayError> {
         let mut delays = NOT_SENT_DELAYS.into_iter();
         loop {
+            match (came_to, delays.next()) {
+                (Attempt::MovedOn, _) => {}
+                // It goes on when people let it.
+                (Attempt::Paused, _) => return Ok(payment.value),
+                (Attempt::NotSent(_), Some(delay)) => tokio::time::sleep(delay).await,
+                // Whether or not its run asks again, an intent is carried out.
+                (Attempt::NotSent(reason), None) => {
+                    self.watch(&payment.value);
+                    return Err(PayError::Unavailable(reason));
+                }
+                (Attempt::Unauthorised(reason), _) => {
+                    self.watch(&payment.value);
+                    return Err(PayError::Unauthorised(reason));
+                }
+            }
             match next_step(payment.value.state) {
                 NextStep::Send => {
-                    let (sent, after) = self.attempt(payment).await?;
-                    payment = after;
-                    match (sent, delays.next()) {
-                        (Attempt::MovedOn, _) => {}
-                        // It goes on when people let it.
-                        (Attempt::Paused, _) => return Ok(payment.value),
-                        (Attempt::NotSent(_), Some(delay)) => tokio::time::sleep(delay).await,
-                        // Whether or not its run asks again, an intent is carried out.
-                        (Attempt::NotSent(reason), None) => {
-                            self.watch(&payment.value);
-                            return Err(PayError::Unavailable(reason));
-                        }
-                        (Attempt::Unauthorised(reason), _) => {
-                            self.watch(&payment.value);
-                            return Err(PayError::Unauthorised(reason));
-                        }
-                    }
+                    (came_to, payment) = self.under_way(|payments| payments.send(payment)).await?;
                 }
                 NextStep::LookUp => {
                     let payment = payment.value;
@@ -410,14 +349,18 @@ impl Payments {
 
     /// Sends once, in a task of its own: whoever waits for it may go away, the attempt runs to its
     /// end.
-    async fn attempt(
+    async fn under_way<F>(
         &self,
-        payment: Versioned<Payment>,
-    ) -> Result<(Attempt, Versioned<Payment>), PayError> {
-        let payments = self.clone();
+        attempt: impl FnOnce(Self) -> F,
+    ) -> Result<(Attempt, Versioned<Payment>), PayError>
+    where
+        F: Future<Output = Result<(Attempt, Versioned<Payment>), PayError>> + Send + 'static,
+    {
+        let under_way = Arc::clone(&self.0.attempts).read_owned();
+        let attempt = attempt(self.clone());
         let attempt = tokio::spawn(async move {
-            let _under_way = Arc::clone(&payments.0.attempts).read_owned().await;
-            payments.send(payment).await
+            let _under_way = under_way.await;
+            attempt.await
         });
         // It fails only with the runtime, or by a bug; in both cases the store knows what may have
         // left, and nothing more may be sent.
