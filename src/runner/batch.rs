@@ -5,7 +5,9 @@
 //! goes on where it stopped.
 
 use std::collections::HashMap;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -17,8 +19,12 @@ use super::world::World;
 use crate::domain::id::ForeignId;
 use crate::domain::operation::Operation;
 use crate::domain::payment::Origin;
-use crate::gateway::prepare;
+use crate::gateway::{ArgumentError, prepare};
 use crate::scripting::effects::{Code, Failure, Interrupt, Stop};
+use crate::store::ReadError;
+
+/// Rows that are not worth a thread of their own.
+const FEW_ROWS: usize = 64;
 
 /// Pays every row that [`check_all`] has found right. Answers the payments in the rows' order.
 pub(super) fn pay_all(
@@ -92,31 +98,33 @@ pub(super) fn pay_all(
     Ok(paid.into_iter().flatten().collect())
 }
 
-/// Checks every row by itself, against the others, and against the payments there are. `keys` are
-/// the rows' derived keys.
+/// Checks every row by itself, against the others, and against the payments there are. `key` derives
+/// the key of a row that brings none.
 pub(super) fn check_all(
     world: &World,
     rows: Vec<Value>,
-    keys: Vec<ForeignId>,
+    key: impl Fn(usize) -> ForeignId + Sync,
     origin: &Origin,
 ) -> Result<Vec<PaymentRequest>, Stop> {
     let batch = rows.len();
+    let payments = &world.context.payments;
+    let checked = in_parallel(rows, |row, arguments| {
+        let request = match request(arguments, || key(row), origin, batch) {
+            Ok(request) => request,
+            Err(mistakes) => return Ok(Err(mistakes)),
+        };
+        let known = payments.find(&request.foreign_id)?;
+        let differs = known.and_then(|payment| payment.content.difference(&request.content));
+        Ok(Ok((request, differs)))
+    });
     let mut requests: Vec<PaymentRequest> = Vec::with_capacity(batch);
     let mut errors = Vec::new();
     let mut conflicts = Vec::new();
     let mut seen: HashMap<ForeignId, usize> = HashMap::new();
-    for (row, (mut arguments, key)) in rows.into_iter().zip(keys).enumerate() {
+    for (row, checked) in checked.into_iter().enumerate() {
         let mut wrong = |message: String| errors.push(json!({ "row": row, "message": message }));
-        let named = name_payment(&mut arguments, key);
-        let foreign_id = match named {
-            Ok(foreign_id) => foreign_id,
-            Err(error) => {
-                wrong(error.to_string());
-                continue;
-            }
-        };
-        let prepared = match prepare(Operation::Withdraw, &arguments) {
-            Ok(prepared) => prepared,
+        let (request, differs) = match checked.map_err(|error| world.unreadable(&error))? {
+            Ok(right) => right,
             Err(mistakes) => {
                 for mistake in mistakes {
                     wrong(mistake.to_string());
@@ -124,30 +132,16 @@ pub(super) fn check_all(
                 continue;
             }
         };
+        let foreign_id = request.foreign_id.clone();
         if let Some(other) = seen.insert(foreign_id.clone(), row) {
             wrong(format!(
                 "has the same foreign_id as row {other}: `{foreign_id}`"
             ));
             continue;
         }
-        let request = PaymentRequest {
-            foreign_id,
-            content: content(Operation::Withdraw, &prepared),
-            origin: origin.clone(),
-            batch,
-            plan: None,
-            approvals: Vec::new(),
-        };
-        let known = world
-            .context
-            .payments
-            .find(&request.foreign_id)
-            .map_err(|error| world.unreadable(&error))?;
-        if let Some(difference) =
-            known.and_then(|payment| payment.content.difference(&request.content))
-        {
+        if let Some(difference) = differs {
             let error = PayError::Conflict {
-                foreign_id: request.foreign_id.clone(),
+                foreign_id,
                 difference,
             };
             conflicts.push(json!({ "row": row, "message": error.to_string() }));
@@ -161,6 +155,59 @@ pub(super) fn check_all(
     };
     errors.extend(conflicts);
     Err(refused(code, &errors).into())
+}
+
+/// What one row of `batch` asks for.
+fn request(
+    mut arguments: Value,
+    derive: impl FnOnce() -> ForeignId,
+    origin: &Origin,
+    batch: usize,
+) -> Result<PaymentRequest, Vec<ArgumentError>> {
+    let foreign_id = name_payment(&mut arguments, derive).map_err(|error| vec![error])?;
+    let prepared = prepare(Operation::Withdraw, &arguments)?;
+    Ok(PaymentRequest {
+        foreign_id,
+        content: content(Operation::Withdraw, &prepared),
+        origin: origin.clone(),
+        batch,
+        plan: None,
+        approvals: Vec::new(),
+    })
+}
+
+/// What `check` makes of every row, in the rows' order. Nothing leaves before all of them are done, so
+/// all processors work on many.
+fn in_parallel<T: Send>(
+    mut rows: Vec<Value>,
+    check: impl Fn(usize, Value) -> Result<T, ReadError> + Sync,
+) -> Vec<Result<T, ReadError>> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let part = rows.len().div_ceil(processors).max(FEW_ROWS);
+    let mut parts = Vec::new();
+    while !rows.is_empty() {
+        let rest = rows.split_off(part.min(rows.len()));
+        parts.push(std::mem::replace(&mut rows, rest));
+    }
+    let check = &check;
+    let checked = |(number, rows): (usize, Vec<Value>)| -> Vec<_> {
+        let numbers = number * part..;
+        let numbered = numbers.zip(rows);
+        numbered.map(|(row, values)| check(row, values)).collect()
+    };
+    let mut parts = parts.into_iter().enumerate();
+    let first = parts.next();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .map(|part| scope.spawn(move || checked(part)))
+            .collect();
+        let mut all = first.map(checked).unwrap_or_default();
+        for other in others {
+            let other = other.join();
+            all.extend(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    })
 }
 
 /// All rows' mistakes in one error. Rows count from 0, as in the script's list.

@@ -46,11 +46,9 @@ impl World {
                 concurrency,
                 approve,
             } => {
-                let keys = (0..payments.len())
-                    .map(|row| idempotency::derive(self.position(progress, step, row)))
-                    .collect();
+                let key = |row| idempotency::derive(self.position(progress, step, row));
                 let origin = self.origin(step, site);
-                let requests = batch::check_all(self, payments, keys, &origin)?;
+                let requests = batch::check_all(self, payments, key, &origin)?;
                 let requests = self.approved(progress, step, requests, approve)?;
                 batch::pay_all(self, requests, concurrency)
             }
@@ -222,8 +220,8 @@ impl World {
         mut arguments: Value,
         site: &Site,
     ) -> Result<Value, Stop> {
-        let derived = idempotency::derive(self.position(progress, step, 0));
-        let foreign_id = name_payment(&mut arguments, derived)
+        let derive = || idempotency::derive(self.position(progress, step, 0));
+        let foreign_id = name_payment(&mut arguments, derive)
             .map_err(|error| invalid(std::slice::from_ref(&error)))?;
         let prepared = prepare(operation, &arguments).map_err(|errors| invalid(&errors))?;
         let request = PaymentRequest {

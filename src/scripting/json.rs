@@ -28,11 +28,12 @@ pub(super) fn to_dynamic(value: &Value) -> Result<Dynamic, String> {
             Dynamic::from_array(items?)
         }
         Value::Object(fields) => {
-            let mut map = Map::new();
-            for (key, value) in fields {
-                map.insert(key.as_str().into(), to_dynamic(value)?);
-            }
-            Dynamic::from_map(map)
+            // Collected, which makes a sorted map of sorted fields at once.
+            let map: Result<Map, String> = fields
+                .iter()
+                .map(|(key, value)| Ok((key.as_str().into(), to_dynamic(value)?)))
+                .collect();
+            Dynamic::from_map(map?)
         }
     })
 }
@@ -68,7 +69,12 @@ fn from_nested(value: &Dynamic, depth: usize) -> Result<Value, String> {
     if value.is_shared() {
         return from_nested(&value.flatten_clone(), depth);
     }
-    if value.is_unit() {
+    // What rows of payments are made of comes first.
+    if let Ok(value) = value.as_immutable_string_ref() {
+        Ok(Value::String(value.to_string()))
+    } else if let Ok(map) = value.as_map_ref() {
+        map_to_object(&map, depth)
+    } else if value.is_unit() {
         Ok(Value::Null)
     } else if let Ok(value) = value.as_bool() {
         Ok(Value::Bool(value))
@@ -78,16 +84,12 @@ fn from_nested(value: &Dynamic, depth: usize) -> Result<Value, String> {
         Ok(json_from_decimal(value))
     } else if let Ok(value) = value.as_char() {
         Ok(Value::String(value.into()))
-    } else if let Ok(value) = value.as_immutable_string_ref() {
-        Ok(Value::String(value.to_string()))
     } else if let Ok(items) = value.as_array_ref() {
         items
             .iter()
             .map(|item| from_nested(item, depth + 1))
             .collect::<Result<_, _>>()
             .map(Value::Array)
-    } else if let Ok(map) = value.as_map_ref() {
-        map_to_object(&map, depth)
     } else if value.is::<SecretText>() {
         Err("a secret can only stand in HTTP headers and in the user part of a URL".to_owned())
     } else {
@@ -99,11 +101,10 @@ fn from_nested(value: &Dynamic, depth: usize) -> Result<Value, String> {
 }
 
 fn map_to_object(map: &Map, depth: usize) -> Result<Value, String> {
-    let mut object = serde_json::Map::new();
-    for (key, value) in map {
-        object.insert(key.to_string(), from_nested(value, depth + 1)?);
-    }
-    Ok(Value::Object(object))
+    map.iter()
+        .map(|(key, value)| Ok((key.to_string(), from_nested(value, depth + 1)?)))
+        .collect::<Result<_, _>>()
+        .map(Value::Object)
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use crate::gateway::{ArgumentError, Prepared};
 /// The key a payment has: the script's own, or the derived one, which is then added to the fields.
 pub(in crate::runner) fn name_payment(
     arguments: &mut Value,
-    derived: ForeignId,
+    derive: impl FnOnce() -> ForeignId,
 ) -> Result<ForeignId, ArgumentError> {
     let Some(fields) = arguments.as_object_mut() else {
-        return Ok(derived);
+        return Ok(derive());
     };
     match fields.get("foreign_id") {
         None | Some(Value::Null) => {
+            let derived = derive();
             fields.insert("foreign_id".into(), Value::String(derived.to_string()));
             Ok(derived)
         }

@@ -1,6 +1,6 @@
 //! `csv::`: tables with a header line. All mistakes of a file are reported at once, with lines.
 
-use rhai::{Array, Dynamic, Map, Module, NativeCallContext};
+use rhai::{Array, Dynamic, Identifier, Map, Module, NativeCallContext};
 use serde_json::{Value, json};
 
 use crate::domain::diagnostic::closest;
@@ -94,12 +94,13 @@ fn parse(text: &str, expected: &Expected) -> Result<Array, Vec<Mistake>> {
         }
     };
     let mut mistakes = check_header(&header, expected);
+    let names: Vec<Identifier> = header.iter().map(Into::into).collect();
     let mut rows = Array::new();
     for record in reader.records() {
         match record {
             Ok(record) => {
                 let line = record.position().map_or(0, csv::Position::line);
-                match row(&header, &record, expected) {
+                match row(&names, &record, expected) {
                     Ok(row) => rows.push(Dynamic::from_map(row)),
                     Err(messages) => mistakes.extend(
                         messages
@@ -155,7 +156,7 @@ fn check_header(header: &[String], expected: &Expected) -> Vec<Mistake> {
 }
 
 fn row(
-    header: &[String],
+    header: &[Identifier],
     record: &csv::StringRecord,
     expected: &Expected,
 ) -> Result<Map, Vec<String>> {
@@ -169,7 +170,7 @@ fn row(
     let mut messages = Vec::new();
     let mut map = Map::new();
     for (name, field) in header.iter().zip(record) {
-        let value = if expected.decimals.contains(name) {
+        let value = if expected.decimals.iter().any(|decimal| decimal == name) {
             match parse_decimal(field) {
                 Ok(decimal) => Dynamic::from_decimal(decimal),
                 Err(error) => {
@@ -180,7 +181,7 @@ fn row(
         } else {
             field.into()
         };
-        map.insert(name.as_str().into(), value);
+        map.insert(name.clone(), value);
     }
     if messages.is_empty() {
         Ok(map)
