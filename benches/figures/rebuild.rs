@@ -69,10 +69,7 @@ async fn pay(store: &Store, number: u64) {
     let body = format!(
         r#"{{"address":"tb1q{number}","amount":"0.01","currency":"BTC","end_user_reference":"customer-{number}","foreign_id":"order-{number}","receiver_data":{{"date_of_birth":"1990-12-10","first_name":"Ada","last_name":"Lovelace"}},"receiver_type":"natural"}}"#
     );
-    let content = Content {
-        operation: Operation::Withdraw,
-        body,
-    };
+    let content = Content::new(Operation::Withdraw, body);
     let handler = HandlerId {
         script: "payouts".to_owned(),
         name: "daily".to_owned(),
@@ -99,7 +96,7 @@ async fn pay(store: &Store, number: u64) {
             Rows::Known
         };
         let mut changes = Changes::new();
-        for line in tell(&mut payment).unwrap() {
+        for line in tell(&mut payment).unwrap().lines {
             changes.tell(&line);
         }
         put_payment(&mut changes, &payment, rows);

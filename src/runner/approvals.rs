@@ -225,7 +225,7 @@ pub(super) async fn expire(context: &Context) -> Result<(), NotDecided> {
 
 /// Adds to what is shown of a payment what there is to know of its approval.
 pub(super) fn describe(payment: &Payment, object: &mut Map<String, Value>) {
-    let mut content = payment.content.fields();
+    let mut content = payment.content.fields().clone();
     if let Some(content) = content.as_object_mut() {
         // Who somebody is, is between the merchant and the gateway.
         content.retain(|name, _| !name.ends_with("_data"));

@@ -169,8 +169,8 @@ impl Outgoing {
         }
         let asked = payment.content.fields();
         let answer = payment.answer.as_ref().unwrap_or(&Value::Null);
-        let taken = money(&asked, "amount", "currency")
-            .or_else(|| money(&asked, "sender_amount", "sender_currency"))
+        let taken = money(asked, "amount", "currency")
+            .or_else(|| money(asked, "sender_amount", "sender_currency"))
             .or_else(|| money(answer, "sender_amount", "sender_currency"));
         let source = ["currency", "sender_currency"]
             .into_iter()

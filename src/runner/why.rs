@@ -53,7 +53,7 @@ impl Handle {
         why.insert("trigger".into(), trigger(store, run.as_ref())?);
         why.insert("run".into(), run_row(&payment, run.as_ref()));
         why.insert("script".into(), script(store, &payment)?);
-        why.insert("arguments".into(), masked(&payment.content.fields()));
+        why.insert("arguments".into(), masked(payment.content.fields()));
         why.insert("policy".into(), json!(payment.decision));
         why.insert("approvals".into(), approvals(&payment));
         why.insert("attempts".into(), attempts(&payment));
@@ -167,7 +167,7 @@ fn approvals(payment: &Payment) -> Value {
 fn attempts(payment: &Payment) -> Value {
     let request = json!({
         "operation": payment.content.operation,
-        "body": masked_json(&payment.content.body),
+        "body": masked_json(payment.content.body()),
     });
     let lines = payment.story.iter().enumerate();
     lines

@@ -1,5 +1,7 @@
 //! A set of changes that becomes durable as a whole or not at all, and what it depends on.
 
+use serde_json::value::RawValue;
+
 use super::error::CommitError;
 use super::key::Key;
 use super::table::{Record, Table, Versioned};
@@ -49,6 +51,15 @@ impl Changes {
     pub fn put<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K, value: &V) {
         let key = table.stored_key(key);
         match table.encode(&key, value) {
+            Ok(stored) => self.write(table.prefix(), key, Some(stored)),
+            Err(error) => self.flaw(table.prefix(), error.to_string()),
+        }
+    }
+
+    /// Writes a record that is JSON already: that of a `V`, as serde writes it.
+    pub fn put_json<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K, json: &RawValue) {
+        let key = table.stored_key(key);
+        match table.encode(&key, json) {
             Ok(stored) => self.write(table.prefix(), key, Some(stored)),
             Err(error) => self.flaw(table.prefix(), error.to_string()),
         }

@@ -12,7 +12,7 @@ const HEAD: usize = VERSION + 4;
 const USUAL: usize = 512;
 
 /// The stored form of `record` under `key`.
-pub(super) fn encode<V: Serialize>(
+pub(super) fn encode<V: Serialize + ?Sized>(
     key: &[u8],
     version: u16,
     record: &V,

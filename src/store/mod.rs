@@ -80,8 +80,8 @@ pub use departures::Departure;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
 pub use payment_journal::{
-    Audit, Entry, Finding, JournalError, Rows, awaited, put_payment, read_payment_journal,
-    verify_payment_journal,
+    Audit, Entry, Finding, JournalError, Rows, awaited, put_payment, put_rows,
+    read_payment_journal, verify_payment_journal,
 };
 pub use rebuild::{RebuildError, Rebuilt, Repair, rebuild};
 pub use rebuild_payments::{Made, RebuiltPayments, rebuild_payments};

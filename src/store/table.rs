@@ -102,10 +102,11 @@ impl<K: Key, V: Record> Table<K, V> {
         }
     }
 
-    pub(super) fn encode(
+    /// The stored form of a record, or of what is written as one would be.
+    pub(super) fn encode<W: Serialize + ?Sized>(
         &self,
         stored_key: &[u8],
-        value: &V,
+        value: &W,
     ) -> Result<Vec<u8>, serde_json::Error> {
         codec::encode(stored_key, self.version, value)
     }

@@ -76,10 +76,10 @@ async fn asked_for(stage: &Stage, id: &str, terms: Terms, set: &SetHash) -> Paym
         "sender_data": {"legal_name": "Shop Ltd", "country_of_registration": "DEU"},
     });
     let prepared = prepare(operation::Operation::Withdraw, &arguments).unwrap();
-    let content = Content {
-        operation: operation::Operation::Withdraw,
-        body: String::from_utf8(prepared.body().to_vec()).unwrap(),
-    };
+    let content = Content::new(
+        operation::Operation::Withdraw,
+        String::from_utf8(prepared.body().to_vec()).unwrap(),
+    );
     let origin = Origin {
         run: RunId::new(1),
         handler: HandlerId {
@@ -343,7 +343,8 @@ async fn content_that_drifts_from_what_was_decided_is_not_approved_and_not_sent(
     let set = SetHash::of([("pay.rhai", by_hand("").as_str())]);
     let mut payment = asked_for(&stage, "big", ONE, &set).await;
     let hash = payment.fingerprint.clone();
-    payment.content.body = payment.content.body.replace("tb1q", "evil");
+    let evil = payment.content.body().replace("tb1q", "evil");
+    payment.content = Content::new(payment.content.operation, evil);
     let mut changes = Changes::new();
     changes.put(&PAYMENTS, &payment.foreign_id, &payment);
     let options = Options {

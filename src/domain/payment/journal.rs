@@ -63,12 +63,21 @@ pub enum Unfoldable {
     Malformed(#[from] serde_json::Error),
 }
 
+/// What is written of a payment that is told.
+#[derive(Debug)]
+pub struct Told {
+    /// Its lines, one at least.
+    pub lines: Vec<Line<Box<RawValue>>>,
+    /// The payment as JSON, as it is to be kept from now on.
+    pub payment: Box<RawValue>,
+}
+
 /// The lines for everything that has happened to a payment since it was last told; it counts as told
-/// from now on, and is to be kept like that. One line that says what changed if nothing has happened.
+/// from now on. One line that says what changed if nothing has happened.
 ///
 /// # Errors
 /// When the payment cannot be written as JSON.
-pub fn tell(payment: &mut Payment) -> Result<Vec<Line<Box<RawValue>>>, serde_json::Error> {
+pub fn tell(payment: &mut Payment) -> Result<Told, serde_json::Error> {
     let is_new = payment.told == 0;
     let untold = (payment.events + 1).saturating_sub(payment.told.max(1));
     let untold = usize::try_from(untold).unwrap_or(usize::MAX);
@@ -101,10 +110,10 @@ pub fn tell(payment: &mut Payment) -> Result<Vec<Line<Box<RawValue>>>, serde_jso
             payment: None,
         });
     }
-    let whole = serde_json::to_string(payment)?;
+    let whole = to_raw_value(payment)?;
     let told = to_raw_value(told)?;
     // Only the names are looked at, the values stay text.
-    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_str(&whole)?;
+    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_str(whole.get())?;
     if is_new {
         fields.insert(STORY, &told);
         if told.get() == "[]" {
@@ -123,7 +132,10 @@ pub fn tell(payment: &mut Payment) -> Result<Vec<Line<Box<RawValue>>>, serde_jso
             last.payment = Some(to_raw_value(&fields)?);
         }
     }
-    Ok(lines)
+    Ok(Told {
+        lines,
+        payment: whole,
+    })
 }
 
 /// The payment that its lines, in their order, are.
@@ -203,10 +215,7 @@ mod tests {
     use crate::domain::policy::{Decision, Verdict};
 
     fn planned() -> Payment {
-        let content = Content {
-            operation: Operation::Withdraw,
-            body: r#"{"amount":"0.10"}"#.into(),
-        };
+        let content = Content::new(Operation::Withdraw, r#"{"amount":"0.10"}"#.into());
         let handler = HandlerId {
             script: "pay".into(),
             name: "daily".into(),
@@ -280,10 +289,10 @@ mod tests {
                 }
                 // A commit holds one event, sometimes two.
                 if now || payment.events + 1 >= payment.told + 2 {
-                    told.extend(tell(&mut payment).unwrap());
+                    told.extend(tell(&mut payment).unwrap().lines);
                 }
             }
-            told.extend(tell(&mut payment).unwrap());
+            told.extend(tell(&mut payment).unwrap().lines);
             prop_assert_eq!(fold(read(&told)).unwrap(), payment);
         }
     }
@@ -294,7 +303,7 @@ mod tests {
         payment.apply(Event::Allowed, None, at(1)).unwrap();
         payment.events = 0;
         payment.apply(Event::SendStarted, None, at(2)).unwrap();
-        let lines = tell(&mut payment).unwrap();
+        let lines = tell(&mut payment).unwrap().lines;
         assert_eq!(lines.len(), 1);
         assert_eq!(fold(read(&lines)).unwrap(), payment);
         assert_eq!(payment.story.len(), 2);
@@ -304,9 +313,9 @@ mod tests {
     fn a_later_line_does_not_repeat_what_cannot_change() {
         let mut payment = planned();
         payment.apply(Event::Allowed, None, at(1)).unwrap();
-        let first = read(&tell(&mut payment).unwrap());
+        let first = read(&tell(&mut payment).unwrap().lines);
         payment.apply(Event::SendStarted, None, at(2)).unwrap();
-        let second = read(&tell(&mut payment).unwrap());
+        let second = read(&tell(&mut payment).unwrap().lines);
         assert!(first[0].payment.as_ref().unwrap().contains_key("content"));
         let later = json!(second[0].payment);
         for name in LASTING.into_iter().chain([DECISION, STORY]) {

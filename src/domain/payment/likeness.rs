@@ -30,10 +30,10 @@ pub fn likeness(content: &Content, document: &Value) -> Likeness {
     let asked = content.fields();
     let shown = Shown::of(document);
     let verdict = match content.operation {
-        Operation::Withdraw | Operation::WithdrawInstant => withdrawal(&asked, &shown),
-        Operation::ExchangeFixed | Operation::ExchangeNow => exchange(&asked, &shown),
-        Operation::CreateInvoice => invoice(&asked, &shown),
-        Operation::CreatePaymentRequest => payment_request(&asked, &shown),
+        Operation::Withdraw | Operation::WithdrawInstant => withdrawal(asked, &shown),
+        Operation::ExchangeFixed | Operation::ExchangeNow => exchange(asked, &shown),
+        Operation::CreateInvoice => invoice(asked, &shown),
+        Operation::CreatePaymentRequest => payment_request(asked, &shown),
         Operation::Ping
         | Operation::ListAccounts
         | Operation::ListCurrencies
@@ -304,10 +304,7 @@ mod tests {
     use super::*;
 
     fn content(operation: Operation, body: &Value) -> Content {
-        Content {
-            operation,
-            body: body.to_string(),
-        }
+        Content::new(operation, body.to_string())
     }
 
     fn sample(text: &str) -> Value {

@@ -107,10 +107,7 @@ mod tests {
             line: 1,
             set: String::new(),
         };
-        let content = Content {
-            operation,
-            body: "{}".into(),
-        };
+        let content = Content::new(operation, "{}".into());
         let mut payment = Payment::planned("one".parse().unwrap(), content, origin, at(0));
         for (minute, event) in (0..).zip(events) {
             payment.apply(*event, None, at(minute)).unwrap();

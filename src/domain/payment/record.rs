@@ -1,5 +1,7 @@
 //! One payment as it is kept: what was asked for, where it stands and how it came there.
 
+use std::sync::{Arc, OnceLock};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,13 +15,24 @@ use crate::domain::policy::Decision;
 
 /// What is asked of the gateway: an operation and the exact body, which is signed and sent as it
 /// stands here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Content {
     /// The operation.
     pub operation: Operation,
     /// The JSON body, byte for byte. Amounts in it are canonical, its keys are sorted.
-    pub body: String,
+    body: String,
+    /// The body's fields, once somebody has asked for them.
+    #[serde(skip)]
+    fields: OnceLock<Arc<Value>>,
 }
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.operation == other.operation && self.body == other.body
+    }
+}
+
+impl Eq for Content {}
 
 /// The first field in which two contents differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +46,22 @@ pub struct Difference {
 }
 
 impl Content {
+    /// An operation with the JSON body that is sent.
+    #[must_use]
+    pub const fn new(operation: Operation, body: String) -> Self {
+        Self {
+            operation,
+            body,
+            fields: OnceLock::new(),
+        }
+    }
+
+    /// The JSON body, byte for byte. Amounts in it are canonical, its keys are sorted.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+
     /// SHA-256 of operation and body, in hex. Compared before every send with what was intended.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -43,10 +72,11 @@ impl Content {
         hex::encode(hasher.finalize())
     }
 
-    /// The body as JSON; null when it is none.
+    /// The body as JSON; null when it is none. Read once, for all copies made afterwards too.
     #[must_use]
-    pub fn fields(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    pub fn fields(&self) -> &Value {
+        let read = || Arc::new(serde_json::from_str(&self.body).unwrap_or(Value::Null));
+        self.fields.get_or_init(read)
     }
 
     /// Where this content and what is asked for `now` differ first; `None` when they are the same
@@ -71,8 +101,8 @@ impl Content {
                 .unwrap_or_default()
         };
         let show = |value: Option<&Value>| value.map_or_else(|| "nothing".into(), Value::to_string);
-        keys(&old)
-            .union(&keys(&new))
+        keys(old)
+            .union(&keys(new))
             .find(|key| old.get(key.as_str()) != new.get(key.as_str()))
             .map(|key| Difference {
                 field: key.clone(),
@@ -373,10 +403,7 @@ mod tests {
     use super::*;
 
     fn content(body: &str) -> Content {
-        Content {
-            operation: Operation::Withdraw,
-            body: body.to_owned(),
-        }
+        Content::new(Operation::Withdraw, body.to_owned())
     }
 
     #[test]
@@ -393,10 +420,7 @@ mod tests {
             (missing.field.as_str(), missing.now.as_str()),
             ("amount", "nothing")
         );
-        let other = Content {
-            operation: Operation::WithdrawInstant,
-            body: recorded.body.clone(),
-        };
+        let other = Content::new(Operation::WithdrawInstant, recorded.body.clone());
         assert_eq!(recorded.difference(&other).unwrap().field, "operation");
         assert_ne!(recorded.fingerprint(), other.fingerprint());
     }

@@ -80,7 +80,7 @@ pub fn draft(plan: String, asked: &[Asked], market: &Market) -> Result<Contents,
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (row, one) in asked.iter().enumerate() {
         let fields = one.content.fields();
-        let wrong = mistakes(&fields, market);
+        let wrong = mistakes(fields, market);
         errors.extend(wrong.into_iter().map(|message| RowError { row, message }));
         let id = &one.foreign_id;
         if let Some(state) = &one.known {
@@ -89,7 +89,7 @@ pub fn draft(plan: String, asked: &[Asked], market: &Market) -> Result<Contents,
             ));
             continue;
         }
-        if let Some(other) = seen.insert(goal(&fields), row) {
+        if let Some(other) = seen.insert(goal(fields), row) {
             warnings.push(format!(
                 "rows {other} and {row} pay the same amount to the same address"
             ));
@@ -99,13 +99,13 @@ pub fn draft(plan: String, asked: &[Asked], market: &Market) -> Result<Contents,
                 "row {row}, `{id}`, pays the same amount to the same address as {same}"
             ));
         }
-        if let (false, Some(address)) = (one.paid_before, text(&fields, "address")) {
+        if let (false, Some(address)) = (one.paid_before, text(fields, "address")) {
             new_addresses.insert(address.to_owned());
         }
-        let currency = text(&fields, "currency").unwrap_or_default().to_owned();
+        let currency = text(fields, "currency").unwrap_or_default().to_owned();
         let sum = sums.entry(currency.clone()).or_default();
         sum.rows = sum.rows.saturating_add(1);
-        if let Some(amount) = number(&fields, "amount") {
+        if let Some(amount) = number(fields, "amount") {
             sum.amount = sum.amount.saturating_add(amount);
         } else {
             sum.open = true;
@@ -255,10 +255,7 @@ mod tests {
     fn asked(id: &str, fields: &Value) -> Asked {
         Asked {
             foreign_id: id.parse().unwrap(),
-            content: Content {
-                operation: Operation::Withdraw,
-                body: fields.to_string(),
-            },
+            content: Content::new(Operation::Withdraw, fields.to_string()),
             known: None,
             paid_before: true,
             same_lately: None,

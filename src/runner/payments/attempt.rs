@@ -344,7 +344,7 @@ fn intact(payment: &Payment) -> Result<Prepared, PayError> {
     }
     let prepared = Prepared::from_stored(
         payment.content.operation,
-        payment.content.body.clone().into_bytes(),
+        payment.content.body().as_bytes().to_vec(),
     )
     .map_err(|_| damaged())?;
     if prepared.foreign_id().as_ref() != Some(&payment.foreign_id) {

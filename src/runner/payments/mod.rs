@@ -330,7 +330,9 @@ impl Payments {
                     if !can_be_looked_up(payment.content.operation) {
                         return Ok(payment);
                     }
-                    return match self.look_up_locked(payment.clone()).await {
+                    // Seldom, and large: not a part of what every payment carries around.
+                    let look_up = Box::pin(self.look_up_locked(payment.clone()));
+                    return match look_up.await {
                         // Nothing is known yet; the sweep goes on asking.
                         Err(PayError::Unavailable(_) | PayError::Unauthorised(_)) => Ok(payment),
                         looked_up => looked_up,
@@ -357,7 +359,8 @@ impl Payments {
         F: Future<Output = Result<(Attempt, Versioned<Payment>), PayError>> + Send + 'static,
     {
         let under_way = Arc::clone(&self.0.attempts).read_owned();
-        let attempt = attempt(self.clone());
+        // It is large, and handed on several times until it runs.
+        let attempt = Box::pin(attempt(self.clone()));
         let attempt = tokio::spawn(async move {
             let _under_way = under_way.await;
             attempt.await

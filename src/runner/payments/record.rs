@@ -11,7 +11,7 @@ use crate::runner::alerts::about_payment;
 use crate::runner::policy::Guard;
 use crate::runner::waits::Happening;
 use crate::store::schema::PAYMENTS;
-use crate::store::{Changes, CommitError, Rows, Versioned, put_payment};
+use crate::store::{Changes, CommitError, Rows, Versioned, put_rows};
 
 impl Payments {
     /// Records what the gateway reports of the payment: a callback, or the answer to a look-up.
@@ -139,10 +139,13 @@ pub(in crate::runner) fn put(
         Rows::Known
     };
     match tell(payment) {
-        Ok(lines) => lines.iter().for_each(|line| changes.tell(line)),
+        Ok(told) => {
+            told.lines.iter().for_each(|line| changes.tell(line));
+            changes.put_json(&PAYMENTS, &payment.foreign_id, &told.payment);
+        }
         Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
     }
-    put_payment(changes, payment, rows);
+    put_rows(changes, payment, rows);
 }
 
 /// Takes over what a report says besides the status.

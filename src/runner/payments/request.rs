@@ -40,8 +40,6 @@ pub(in crate::runner) fn name_payment(
 
 /// What a prepared request is, for keeping.
 pub(in crate::runner) fn content(operation: Operation, prepared: &Prepared) -> Content {
-    Content {
-        operation,
-        body: String::from_utf8_lossy(prepared.body()).into_owned(),
-    }
+    let body = String::from_utf8_lossy(prepared.body()).into_owned();
+    Content::new(operation, body)
 }

@@ -149,7 +149,7 @@ impl World {
                 continue;
             }
             asked.paid_before = true;
-            if now - at <= LATELY && has_same_goal(&earlier, &fields) {
+            if now - at <= LATELY && has_same_goal(&earlier, fields) {
                 asked.same_lately = Some(format!("`{id}` of {}", at.format("%Y-%m-%d")));
                 break;
             }

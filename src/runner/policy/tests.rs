@@ -59,10 +59,10 @@ fn day(cap: &str) -> Policy {
 }
 
 fn payment(id: &str, amount: &str) -> Payment {
-    let content = Content {
-        operation: Operation::Withdraw,
-        body: format!(r#"{{"address":"tb1qA","amount":"{amount}","currency":"BTC"}}"#),
-    };
+    let content = Content::new(
+        Operation::Withdraw,
+        format!(r#"{{"address":"tb1qA","amount":"{amount}","currency":"BTC"}}"#),
+    );
     let origin = Origin {
         run: RunId::new(1),
         handler: HandlerId {

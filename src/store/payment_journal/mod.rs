@@ -46,7 +46,7 @@ pub use reader::{
     Audit, Entry, Finding, JournalError, read as read_payment_journal,
     verify as verify_payment_journal,
 };
-pub use rows::{Rows, awaited, put_payment};
+pub use rows::{Rows, awaited, put_payment, put_rows};
 
 /// Where the payment journal stands, under an empty key.
 pub(super) const HEAD: Table<String, Head> = Table::new("payment_journal/", 1);

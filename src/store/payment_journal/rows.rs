@@ -33,8 +33,13 @@ pub enum Rows {
 
 /// Writes the payment and every row that is derived from it.
 pub fn put_payment(changes: &mut Changes, payment: &Payment, rows: Rows) {
+    changes.put(&PAYMENTS, &payment.foreign_id, payment);
+    put_rows(changes, payment, rows);
+}
+
+/// Writes every row that is derived from the payment, for whoever writes the payment itself.
+pub fn put_rows(changes: &mut Changes, payment: &Payment, rows: Rows) {
     let id = &payment.foreign_id;
-    changes.put(&PAYMENTS, id, payment);
     if rows == Rows::New {
         changes.put(&PAYMENTS_BY_TIME, &(payment.created_at, id.clone()), &Mark);
         if let Some(address) = payment
@@ -130,12 +135,12 @@ mod tests {
     fn payment(number: usize, address: &str, end: Reported) -> Payment {
         let id = format!("row-{number}");
         let at = Timestamp::from_timestamp(1_790_000_000 + i64::try_from(number).unwrap(), 0);
-        let content = Content {
-            operation: Operation::Withdraw,
-            body: format!(
+        let content = Content::new(
+            Operation::Withdraw,
+            format!(
                 r#"{{"foreign_id":"{id}","currency":"BTC","amount":"0.1","address":"{address}"}}"#
             ),
-        };
+        );
         let origin = Origin {
             run: RunId::new(1),
             handler: HandlerId {

@@ -185,10 +185,10 @@ impl Model {
 
     /// Makes sure that a payment exists and goes on with it.
     fn make(&mut self, execution: &Execution, id: &ForeignId) -> Result<(), Crash> {
-        let content = Content {
-            operation: Operation::Withdraw,
-            body: json!({ "foreign_id": id, "amount": "1" }).to_string(),
-        };
+        let content = Content::new(
+            Operation::Withdraw,
+            json!({ "foreign_id": id, "amount": "1" }).to_string(),
+        );
         if let Some(payment) = self.disk.payments.get(id) {
             assert_eq!(payment.content.difference(&content), None);
         } else {

@@ -251,10 +251,10 @@ static PLANNED: LazyLock<Vec<Payment>> = LazyLock::new(|| (0..MOST).map(planned)
 
 fn planned(number: usize) -> Payment {
     let key = format!("payment-{number}");
-    let content = Content {
-        operation: Operation::Withdraw,
-        body: json!({ "foreign_id": key }).to_string(),
-    };
+    let content = Content::new(
+        Operation::Withdraw,
+        json!({ "foreign_id": key }).to_string(),
+    );
     let origin = Origin {
         run: RunId::new(1),
         handler: HandlerId {
