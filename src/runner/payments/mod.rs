@@ -2,11 +2,11 @@
 //!
 //! A payment goes through [`next_step`] and [`next`](crate::domain::payment::next) one step at a
 //! time, and every change is on disk before the next step begins. The first byte of a request
-//! leaves only after two durable records: the intent, with the exact bytes that will be sent, and
-//! the mark that it is being sent. So a restart knows of every payment whether it certainly never
-//! left — then it may be sent — or may have left — then it is looked up. A note that outlives the
-//! process, though not the system, tells which of the marked ones had not begun (`attempt`). A payment
-//! leaves once more only when [`Patience`] ends in a resend, which the operator must have allowed.
+//! leaves only after two things are durable: the intent, with the exact bytes that will be sent, and
+//! the mark that it is being sent, in one commit where it has its turn (`begin`). So a restart knows of
+//! every payment whether it certainly never left — then it may be sent — or may have left — then it is
+//! looked up. A note that outlives the process, though not the system, tells which of the marked ones
+//! had not begun (`attempt`). A payment leaves once more only when [`Patience`] ends in a resend, which the operator must have allowed.
 //!
 //! Called by steps of runs ([`Payments::pay`]), by callbacks ([`Payments::record_report`]) and by the
 //! sweep after a restart ([`Payments::resume`], [`Payments::look_up`]): all through the same loop.
