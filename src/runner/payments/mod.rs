@@ -6,7 +6,8 @@
 //! the mark that it is being sent, in one commit where it has its turn (`begin`). So a restart knows of
 //! every payment whether it certainly never left — then it may be sent — or may have left — then it is
 //! looked up. A note that outlives the process, though not the system, tells which of the marked ones
-//! had not begun (`attempt`). A payment leaves once more only when [`Patience`] ends in a resend, which the operator must have allowed.
+//! had not begun (`attempt`). A payment leaves once more only when [`Patience`] ends in a resend, which
+//! the operator must have allowed.
 //!
 //! Called by steps of runs ([`Payments::pay`]), by callbacks ([`Payments::record_report`]) and by the
 //! sweep after a restart ([`Payments::resume`], [`Payments::look_up`]): all through the same loop.
