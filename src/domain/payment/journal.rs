@@ -309,6 +309,20 @@ mod tests {
         assert_eq!(payment.story.len(), 2);
     }
 
+    /// A payment that is decided about and marked in one commit has two first lines, and of an append
+    /// that nobody was told of the second may be missing.
+    #[test]
+    fn the_first_of_two_lines_is_a_payment_that_has_not_been_marked() {
+        let mut payment = planned();
+        payment.apply(Event::Allowed, None, at(1)).unwrap();
+        payment.apply(Event::SendStarted, None, at(1)).unwrap();
+        let lines = read(&tell(&mut payment).unwrap().lines);
+        assert_eq!(lines.len(), 2);
+        let first = fold(lines[..1].iter().cloned()).unwrap();
+        assert_eq!((first.state, first.story.len()), (State::Intended, 1));
+        assert_eq!(fold(lines).unwrap(), payment);
+    }
+
     #[test]
     fn a_later_line_does_not_repeat_what_cannot_change() {
         let mut payment = planned();
