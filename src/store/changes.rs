@@ -1,13 +1,14 @@
 //! A set of changes that becomes durable as a whole or not at all, and what it depends on.
 
-use serde_json::value::RawValue;
+use serde::Serialize;
 
+use super::codec::Encoded;
 use super::error::CommitError;
 use super::key::Key;
 use super::table::{Record, Table, Versioned};
 
-/// The largest stored key and record together, in bytes. The index works with small records;
-/// anything larger belongs into a blob.
+/// The largest stored key and record together, in bytes before it is packed. The index works with
+/// small records; anything larger belongs into a blob.
 pub const MAX_RECORD_BYTES: usize = 32 * 1024;
 
 /// The most bytes one set of changes may have.
@@ -49,18 +50,19 @@ impl Changes {
     /// Writes a record. One that cannot be stored makes the commit fail as
     /// [`CommitError::Unstorable`].
     pub fn put<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K, value: &V) {
-        let key = table.stored_key(key);
-        match table.encode(&key, value) {
-            Ok(stored) => self.write(table.prefix(), key, Some(stored)),
-            Err(error) => self.flaw(table.prefix(), error.to_string()),
-        }
+        self.put_as(table, key, value);
     }
 
-    /// Writes a record that is JSON already: that of a `V`, as serde writes it.
-    pub fn put_json<K: Key, V: Record>(&mut self, table: &Table<K, V>, key: &K, json: &RawValue) {
+    /// Writes what serde writes as it would write a `V`: its JSON, or something borrowed.
+    pub fn put_as<K: Key, V: Record, W: Serialize + ?Sized>(
+        &mut self,
+        table: &Table<K, V>,
+        key: &K,
+        value: &W,
+    ) {
         let key = table.stored_key(key);
-        match table.encode(&key, json) {
-            Ok(stored) => self.write(table.prefix(), key, Some(stored)),
+        match table.encode(&key, value) {
+            Ok(encoded) => self.write(table.prefix(), key, Some(encoded)),
             Err(error) => self.flaw(table.prefix(), error.to_string()),
         }
     }
@@ -89,7 +91,7 @@ impl Changes {
 
     /// Adds a line to the payment journal: the fields of `line`, which must be an object, after
     /// its place there. On disk in the journal's file before the commit is acknowledged.
-    pub fn tell<L: serde::Serialize>(&mut self, line: &L) {
+    pub fn tell<L: Serialize>(&mut self, line: &L) {
         const TABLE: &str = "the payment journal";
         match serde_json::to_string(line) {
             Ok(text) if text.starts_with("{\"") => {
@@ -153,9 +155,10 @@ impl Changes {
         self.bytes
     }
 
-    fn write(&mut self, table: &'static str, key: Vec<u8>, value: Option<Vec<u8>>) {
-        let size = key.len() + value.as_ref().map_or(0, Vec::len);
-        self.bytes += size;
+    fn write(&mut self, table: &'static str, key: Vec<u8>, value: Option<Encoded>) {
+        let size = key.len() + value.as_ref().map_or(0, |value| value.size);
+        let value = value.map(|value| value.stored);
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
         if size > MAX_RECORD_BYTES {
             self.flaw(
                 table,

@@ -21,8 +21,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The version of the layout that this release reads and writes.
-pub(super) const VERSION: u16 = 1;
+/// The version of the layout that this release writes; it reads older ones too. From 2 on, records
+/// may be packed.
+pub(super) const VERSION: u16 = 2;
 
 /// Ends the names of files that are being written and not yet valid.
 const UNFINISHED: &str = "new";

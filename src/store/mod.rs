@@ -8,7 +8,7 @@
 //!
 //! | file | is about |
 //! |---|---|
-//! | `table`, `key`, `codec`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
+//! | `table`, `key`, `codec`, `packing`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
 //! | `writer`, `ends`, `poison` | group commit, what it need not look up, and its end after a failure |
 //! | `overlay`, `view` | what is durable and not yet in the index, and reading both as one |
 //! | `applier`, `pace` | bringing the index up to date, and when |
@@ -49,6 +49,7 @@ mod manifest;
 mod open;
 mod overlay;
 mod pace;
+mod packing;
 mod payment_journal;
 mod poison;
 mod proof;
@@ -79,6 +80,7 @@ pub use copy::Copied;
 pub use departures::Departure;
 pub use error::{CommitError, Damage, IndexError, OpenError, ReadError, Remedy};
 pub use key::{Key, Leading};
+pub use packing::Dictionary;
 pub use payment_journal::{
     Audit, Entry, Finding, JournalError, Rows, awaited, put_payment, put_rows,
     read_payment_journal, verify_payment_journal,

@@ -87,6 +87,8 @@ pub(super) fn open_locked(
     let head = examination.payments.head.clone();
     let payments = PaymentJournal::open(&layout, head, options.segment_bytes)
         .map_err(OpenError::io("open", &layout.payment_journal()))?;
+    // From here on, an older release could not read everything.
+    renew_format(&layout).map_err(OpenError::io("write", &layout.format()))?;
     examination.replay()?;
     announce(&examination, telemetry);
     let (Some(index), Some(manifest)) = (examination.index, examination.manifest) else {
@@ -243,6 +245,15 @@ fn was_never_used(layout: &Layout) -> Result<bool, OpenError> {
 fn create(layout: &Layout) -> io::Result<()> {
     GuardJournal::create(layout, &Mark::default())?;
     Manifest::create(layout, &Mark::default())?;
+    write_format(layout)
+}
+
+/// Notes the newest format where an older one is noted.
+fn renew_format(layout: &Layout) -> io::Result<()> {
+    let noted = read_file(&layout.format())?;
+    if noted.is_some_and(|text| text == format_text(layout::VERSION).as_bytes()) {
+        return Ok(());
+    }
     write_format(layout)
 }
 

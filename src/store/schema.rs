@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BlobHash, Key, Table};
+use super::{BlobHash, Dictionary, Key, Table};
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::pause::Pause;
@@ -20,7 +20,8 @@ use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
 
 /// Every payment, by its key.
-pub const PAYMENTS: Table<ForeignId, Payment> = Table::new("payment/", 1);
+pub const PAYMENTS: Table<ForeignId, Payment> =
+    Table::new("payment/", 1).packed(Dictionary::Payments);
 /// Index: payments that are not final.
 pub const OPEN_PAYMENTS: Table<ForeignId, Mark> = Table::new("payment_open/", 1);
 /// Index: payments by the time of their decision.
@@ -50,7 +51,7 @@ pub const SPENT: Table<(Timestamp, ForeignId), Spent> = Table::new("spent/", 1);
 pub const FIRST_PAID: Table<String, Timestamp> = Table::new("first_paid/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
-pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2);
+pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2).packed(Dictionary::Events);
 /// Index: events in the order accepted, with their kind.
 pub const EVENTS_BY_ORDER: Table<(u64, String), String> = Table::new("event_order/", 1);
 /// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
@@ -68,11 +69,12 @@ pub const EVENTS_BY_PAYMENT: Table<(ForeignId, u64), String> = Table::new("event
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
 /// Every run, in the order accepted.
-pub const RUNS: Table<RunId, Run> = Table::new("run/", 1);
+pub const RUNS: Table<RunId, Run> = Table::new("run/", 1).packed(Dictionary::Runs);
 /// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
 pub const OPEN_RUNS: Table<RunId, Mark> = Table::new("run_open/", 1);
 /// The journals of all runs: what one commit added, by run and the number of the first step in it.
-pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> = Table::new("step/", 1);
+pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> =
+    Table::new("step/", 1).packed(Dictionary::Steps);
 
 /// Index: waiting runs by the payment whose end they wait for.
 pub const WAITS_BY_PAYMENT: Table<(ForeignId, RunId), Mark> = Table::new("wait_payment/", 1);

@@ -7,9 +7,10 @@ use std::marker::PhantomData;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::codec;
+use super::codec::{self, Encoded};
 use super::error::ReadError;
 use super::key::Key;
+use super::packing::Dictionary;
 
 /// Ends the prefix in the stored key, so that no table's prefix is the start of another's.
 const PREFIX_END: u8 = 0;
@@ -31,6 +32,7 @@ impl<T: Serialize + DeserializeOwned> Record for T {}
 pub struct Table<K, V> {
     prefix: &'static str,
     version: u16,
+    dictionary: Option<Dictionary>,
     types: PhantomData<fn(K) -> V>,
 }
 
@@ -67,7 +69,17 @@ impl<K, V> Table<K, V> {
         Self {
             prefix,
             version,
+            dictionary: None,
             types: PhantomData,
+        }
+    }
+
+    /// The same table, whose records are packed with what records of their kind have in common.
+    #[must_use]
+    pub const fn packed(self, dictionary: Dictionary) -> Self {
+        Self {
+            dictionary: Some(dictionary),
+            ..self
         }
     }
 
@@ -107,12 +119,12 @@ impl<K: Key, V: Record> Table<K, V> {
         &self,
         stored_key: &[u8],
         value: &W,
-    ) -> Result<Vec<u8>, serde_json::Error> {
-        codec::encode(stored_key, self.version, value)
+    ) -> Result<Encoded, serde_json::Error> {
+        codec::encode(stored_key, self.version, self.dictionary, value)
     }
 
     pub(super) fn decode(&self, stored_key: &[u8], stored: &[u8]) -> Result<V, ReadError> {
-        let Some((found, json)) = codec::check(stored_key, stored) else {
+        let Some((found, kept)) = codec::check(stored_key, stored) else {
             return Err(self.undecodable(stored_key, "its checksum does not hold"));
         };
         if found > self.version {
@@ -123,7 +135,7 @@ impl<K: Key, V: Record> Table<K, V> {
                 known: self.version,
             });
         }
-        codec::parse(json).map_err(|error| self.undecodable(stored_key, &error.to_string()))
+        codec::parse(kept).map_err(|reason| self.undecodable(stored_key, &reason))
     }
 
     fn undecodable(&self, stored_key: &[u8], reason: &str) -> ReadError {
@@ -159,7 +171,7 @@ mod tests {
     fn a_newer_record_is_refused_by_name() {
         const OLD: Table<(String, u64), u32> = Table::new("a/b/", 1);
         let stored_key = OLD.stored_key(&("x".into(), 7));
-        let stored = WIDE.encode(&stored_key, &5).unwrap();
+        let stored = WIDE.encode(&stored_key, &5).unwrap().stored;
         assert_eq!(WIDE.decode(&stored_key, &stored).unwrap(), 5);
         assert_eq!(
             OLD.decode(&stored_key, &stored).unwrap_err().to_string(),
@@ -171,7 +183,7 @@ mod tests {
     fn older_records_are_read() {
         const NEWER: Table<(String, u64), u32> = Table::new("a/b/", 9);
         let stored_key = WIDE.stored_key(&("x".into(), 7));
-        let stored = WIDE.encode(&stored_key, &5).unwrap();
+        let stored = WIDE.encode(&stored_key, &5).unwrap().stored;
         assert_eq!(NEWER.decode(&stored_key, &stored).unwrap(), 5);
     }
 
@@ -179,7 +191,7 @@ mod tests {
     fn a_record_of_another_shape_is_undecodable() {
         const TEXTS: Table<(String, u64), String> = Table::new("a/b/", 2);
         let stored_key = WIDE.stored_key(&("x".into(), 7));
-        let stored = WIDE.encode(&stored_key, &5).unwrap();
+        let stored = WIDE.encode(&stored_key, &5).unwrap().stored;
         assert!(matches!(
             TEXTS.decode(&stored_key, &stored),
             Err(ReadError::Undecodable { table: "a/b/", .. })

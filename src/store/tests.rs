@@ -537,7 +537,7 @@ fn a_store_of_a_newer_format_is_refused_by_name() {
     assert_eq!(
         refused.to_string(),
         format!(
-            "`{}` has format 7, this release of bursar reads up to 1; start the newer release",
+            "`{}` has format 7, this release of bursar reads up to 2; start the newer release",
             format.display()
         )
     );

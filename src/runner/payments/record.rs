@@ -141,7 +141,7 @@ pub(in crate::runner) fn put(
     match tell(payment) {
         Ok(told) => {
             told.lines.iter().for_each(|line| changes.tell(line));
-            changes.put_json(&PAYMENTS, &payment.foreign_id, &told.payment);
+            changes.put_as(&PAYMENTS, &payment.foreign_id, &told.payment);
         }
         Err(error) => return changes.refuse(PAYMENTS.prefix(), &error.to_string()),
     }

@@ -38,7 +38,8 @@ impl Composed {
     /// The head's stored bytes.
     pub(in crate::store) fn stored_head(&self) -> io::Result<Vec<u8>> {
         let key = Head::stored_key();
-        HEAD.encode(&key, &self.head).map_err(io::Error::other)
+        let encoded = HEAD.encode(&key, &self.head);
+        Ok(encoded.map_err(io::Error::other)?.stored)
     }
 }
 

@@ -101,7 +101,7 @@ pub(in crate::store) fn remake(layout: &Layout, to: &Path) -> Result<Remade, Ope
     let head = HEAD
         .encode(&key, &places.head)
         .map_err(|error| failed(error.to_string()))?;
-    rows.insert(key, Some(head));
+    rows.insert(key, Some(head.stored));
     apply(&index, &mut rows, &mut remade.mark).map_err(&failed)?;
     index.flush().map_err(|error| failed(error.to_string()))?;
     Ok(remade)
