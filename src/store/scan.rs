@@ -1,7 +1,7 @@
 //! Which records of a table to read, and in which order.
 
 use std::marker::PhantomData;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use super::error::ReadError;
 use super::key::{Key, Leading, encode_open_text};
@@ -145,6 +145,19 @@ impl Span {
             ) => low >= high,
             (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         }
+    }
+
+    /// Where it begins, in the order of keys.
+    pub(super) fn start(&self) -> &[u8] {
+        match &self.low {
+            Bound::Included(low) | Bound::Excluded(low) => low,
+            Bound::Unbounded => &[],
+        }
+    }
+
+    /// Whether a key is in it.
+    pub(super) fn contains(&self, key: &[u8]) -> bool {
+        RangeBounds::<[u8]>::contains(&self.bounds(), key)
     }
 
     /// Its ends.

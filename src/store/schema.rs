@@ -19,6 +19,14 @@ use crate::domain::policy::Spent;
 use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
 
+/// Tables whose new records come after all others: the index keeps them in chunks.
+pub(super) const IN_ORDER: [&str; 4] = [
+    RUNS.prefix(),
+    OPEN_RUNS.prefix(),
+    STEPS.prefix(),
+    EVENTS_BY_ORDER.prefix(),
+];
+
 /// Every payment, by its key.
 pub const PAYMENTS: Table<ForeignId, Payment> =
     Table::new("payment/", 1).packed(Dictionary::Payments);

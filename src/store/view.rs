@@ -101,23 +101,32 @@ mod tests {
         Scan(Vec<u8>, Option<Vec<u8>>, bool, usize),
     }
 
-    fn key() -> impl Strategy<Value = Vec<u8>> {
+    /// A table, and one that grows at its end; the second has a neighbour on either side.
+    const TABLES: [&[u8]; 2] = [b"t", b"step/\0"];
+
+    fn key(table: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
         // Few keys, so that they meet in all layers, of which some are the start of others.
-        (0..3_u8, option::of(0..6_u8)).prop_map(|(first, second)| {
-            let mut key = vec![b't', b'a' + first];
+        (0..3_u8, option::of(0..6_u8)).prop_map(move |(first, second)| {
+            let mut key = [table, &[b'a' + first]].concat();
             key.extend(second);
             key
         })
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        let write = (key(), option::of(vec(any::<u8>(), 0..4)));
-        let prefix = prop_oneof![Just(b"t".to_vec()), Just(b"tb".to_vec()), key()];
+    fn step(table: &'static [u8]) -> impl Strategy<Value = Step> {
+        // Stored bytes begin with a version, which is small.
+        let stored = vec(0..9_u8, 0..9);
+        let write = (key(table), option::of(stored));
+        let prefix = prop_oneof![
+            Just(table.to_vec()),
+            Just([table, b"b"].concat()),
+            key(table)
+        ];
         prop_oneof![
             4 => vec(write, 1..6).prop_map(Step::Group),
             1 => Just(Step::Freeze),
             1 => Just(Step::ApplyFrozen),
-            4 => (prefix, option::of(key()), any::<bool>(), 0..24_usize)
+            4 => (prefix, option::of(key(table)), any::<bool>(), 0..24_usize)
                 .prop_map(|(prefix, after, up, limit)| Step::Scan(prefix, after, up, limit)),
         ]
     }
@@ -176,11 +185,18 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn layers_over_an_index_read_as_one_map(steps in vec(step(), 1..80)) {
+        fn layers_over_an_index_read_as_one_map(
+            (table, steps) in (0..2_usize).prop_flat_map(|which| {
+                let table = TABLES[which];
+                (Just(table), vec(step(table), 1..80))
+            }),
+        ) {
             let dir = tempfile::tempdir().unwrap();
             let index = Index::open(dir.path(), 1024 * 1024).unwrap();
+            let neighbours = [&b"step.\0z"[..], b"step0"].map(|key| (key.to_vec(), Some(vec![1])));
+            index.apply(&Writes::from(neighbours), &Mark::default()).unwrap();
             let mut played = Played {
                 view: View::new(index, Mark::default()),
                 mark: Mark::default(),
@@ -203,7 +219,7 @@ mod tests {
             }
             for first in 0..3 {
                 for second in 0..6 {
-                    let key = vec![b't', b'a' + first, second];
+                    let key = [table, &[b'a' + first, second]].concat();
                     prop_assert_eq!(played.view.get(&key).unwrap(), played.model.get(&key).cloned());
                 }
             }
@@ -211,8 +227,8 @@ mod tests {
             played.apply_frozen();
             played.frozen = played.view.overlay.freeze();
             played.apply_frozen();
-            played.scan(b"t", None, Order::Ascending, usize::MAX);
-            let all = played.view.index.scan(&Span::of(b"t".to_vec()), Order::Ascending, usize::MAX);
+            played.scan(table, None, Order::Ascending, usize::MAX);
+            let all = played.view.index.scan(&Span::of(table.to_vec()), Order::Ascending, usize::MAX);
             prop_assert_eq!(all.unwrap().into_iter().collect::<BTreeMap<_, _>>(), played.model);
             let noted = played.view.index.mark().unwrap().unwrap_or_default();
             prop_assert_eq!(noted, played.mark);

@@ -1,6 +1,6 @@
 //! The index: the only code that uses sled.
 //!
-//! It knows bytes, not tables, and promises nothing about durability: that is the guard
+//! It knows bytes, and which tables grow at their end (`in_order`, `chunk`), and promises nothing about durability: that is the guard
 //! journal's. The mark of the last group comes with, or after, everything of the groups up to it,
 //! so what sled recovers after a crash is the state after some group, and perhaps a part of the
 //! groups after that one.
@@ -20,6 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+mod chunk;
+mod in_order;
+
+use self::in_order::{Cuts, InOrder};
 use super::error::IndexError;
 use super::journal_format::{Mark, Writes};
 use super::layout::{entries, sync_folder};
@@ -45,6 +49,7 @@ pub(super) type Stored = (Vec<u8>, Vec<u8>);
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     tree: sled::Db,
+    cuts: Arc<Cuts>,
     file: Arc<File>,
     folder: PathBuf,
     /// Whether nothing can be applied any more, as on a failing disk.
@@ -115,6 +120,7 @@ impl Index {
             folder.parent().map_or(Ok(()), sync_folder)?;
             Ok(Self {
                 tree,
+                cuts: Arc::default(),
                 file,
                 folder: folder.to_owned(),
                 #[cfg(test)]
@@ -125,6 +131,9 @@ impl Index {
 
     /// The stored bytes under a key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
+        if let Some(table) = in_order::table(key) {
+            return in_order::get(&self.tree, table, key);
+        }
         Ok(self.tree.get(key)?.map(|stored| stored.to_vec()))
     }
 
@@ -137,6 +146,9 @@ impl Index {
     ) -> Result<Vec<Stored>, IndexError> {
         if span.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(table) = in_order::table(span.start()) {
+            return in_order::scan(&self.tree, &self.cuts, table, span, order, limit);
         }
         let range = self.tree.range::<&[u8], _>(span.bounds());
         let pairs: Box<dyn Iterator<Item = _>> = match order {
@@ -179,12 +191,15 @@ impl Index {
         if self.fails.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(sled::Error::Unsupported("as a test".into()).into());
         }
+        let mut in_order = InOrder::new(&self.tree, &self.cuts);
         for (key, value) in writes {
-            match value {
-                Some(stored) => self.tree.insert(key, stored)?,
-                None => self.tree.remove(key)?,
-            };
+            match (in_order::table(key), value) {
+                (Some(table), value) => in_order.write(table, key, value)?,
+                (None, Some(stored)) => drop(self.tree.insert(key, stored)?),
+                (None, None) => drop(self.tree.remove(key)?),
+            }
         }
+        in_order.close()?;
         self.tree.insert(MARK_KEY, encoded(mark))?;
         Ok(())
     }
@@ -210,21 +225,29 @@ impl Index {
         })
     }
 
-    /// The next records after a key, a bounded number of them, in the order of their keys.
+    /// The next records after a key, a bounded number of them, in the order of their keys. To go on, take
+    /// the last one of these.
     pub(super) fn records_after(&self, after: &[u8]) -> Result<Vec<Stored>, IndexError> {
         let low = if after.is_empty() {
             Bound::Included([FIRST_TABLE].as_slice())
         } else {
             Bound::Excluded(after)
         };
-        self.tree
-            .range::<&[u8], _>((low, Bound::Unbounded))
-            .take(VISITED_AT_ONCE)
-            .map(|pair| {
-                let (key, stored) = pair?;
-                Ok((key.to_vec(), stored.to_vec()))
-            })
-            .collect()
+        let read = self.tree.range::<&[u8], _>((low, Bound::Unbounded));
+        let mut records = Vec::new();
+        for pair in read.take(VISITED_AT_ONCE) {
+            let (key, stored) = pair?;
+            match in_order::table(&key) {
+                Some(_) => {
+                    // A chunk that was cut meanwhile may begin with what was read before.
+                    let last = records.last().map(|(last, _): &Stored| last.clone());
+                    let rows = in_order::rows(&key, &stored)?.into_iter();
+                    records.extend(rows.filter(|(key, _)| Some(key) > last.as_ref()));
+                }
+                None => records.push((key.to_vec(), stored.to_vec())),
+            }
+        }
+        Ok(records)
     }
 
     /// Gives every record to a visitor, once, on two threads with a result each.
@@ -274,7 +297,13 @@ impl Index {
                 !frontiers.claim(order, &mut read)
             };
             for (key, stored) in &read {
-                visitor(key, stored)?;
+                if in_order::table(key).is_none() {
+                    visitor(key, stored)?;
+                    continue;
+                }
+                for (key, stored) in in_order::rows(key, stored)? {
+                    visitor(&key, &stored)?;
+                }
             }
             if met || !full {
                 return Ok(());
@@ -407,6 +436,80 @@ mod tests {
             assert_eq!(visited.len(), records);
             assert_eq!(visited.iter().collect::<BTreeSet<_>>().len(), records);
         }
+    }
+
+    #[test]
+    fn records_in_chunks_are_visited_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), 1024 * 1024).unwrap();
+        let key = |at: u32| [b"run/\0".as_slice(), &at.to_be_bytes()].concat();
+        for first in (0..3000).step_by(100) {
+            let writes = (first..first + 100).map(|at| (key(at), Some(vec![7; 9])));
+            index.apply(&writes.collect(), &Mark::default()).unwrap();
+        }
+        let removed = (0..3000).step_by(7).map(|at| (key(at), None));
+        index.apply(&removed.collect(), &Mark::default()).unwrap();
+        let expected: BTreeSet<_> = (0..3000).filter(|at| at % 7 != 0).map(key).collect();
+        let visited = index.visit(|seen: &mut Vec<Vec<u8>>, key, stored| {
+            assert_eq!(stored, [7; 9]);
+            seen.push(key.to_vec());
+            Ok(())
+        });
+        let visited = visited.unwrap().concat();
+        assert_eq!(visited.len(), expected.len());
+        assert_eq!(visited.into_iter().collect::<BTreeSet<_>>(), expected);
+        let (mut read, mut after) = (Vec::new(), Vec::new());
+        loop {
+            let next = index.records_after(&after).unwrap();
+            let Some((last, _)) = next.last() else { break };
+            after.clone_from(last);
+            read.extend(next.into_iter().map(|(key, _)| key));
+        }
+        assert_eq!(read, Vec::from_iter(expected));
+        let chunks = index.tree.len();
+        assert!(
+            chunks < 2000,
+            "{chunks} rows of sled's for {} records",
+            read.len()
+        );
+    }
+
+    #[test]
+    fn readers_miss_nothing_while_chunks_are_cut_and_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), 1024 * 1024).unwrap();
+        let key = |at: u32| [b"step/\0".as_slice(), &at.to_be_bytes()].concat();
+        let write = |at: u32, size: usize| (key(at), Some(vec![1; size]));
+        let lasting: Vec<u32> = (0..60).map(|at| at * 10).collect();
+        let writes = lasting.iter().map(|at| write(*at, 4));
+        index.apply(&writes.collect(), &Mark::default()).unwrap();
+        let span = Span::of(b"step/\0".to_vec());
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for round in 0..600_u32 {
+                    let at = round * 37 % 600;
+                    let size = usize::try_from(round % 3 * 30 + 4).unwrap();
+                    let other = at / 10 * 10 + 1 + round % 9;
+                    let between = (key(other), (round % 2 == 0).then(|| vec![1; 8]));
+                    let writes = Writes::from([write(at / 10 * 10, size), between]);
+                    index.apply(&writes, &Mark::default()).unwrap();
+                }
+            });
+            while !writer.is_finished() {
+                for order in [Order::Ascending, Order::Descending] {
+                    let mut found = index.scan(&span, order, usize::MAX).unwrap();
+                    if order == Order::Descending {
+                        found.reverse();
+                    }
+                    assert!(found.is_sorted_by(|(left, _), (right, _)| left < right));
+                    let keys: BTreeSet<_> = found.into_iter().map(|(key, _)| key).collect();
+                    assert!(lasting.iter().all(|at| keys.contains(&key(*at))));
+                }
+                for at in &lasting {
+                    assert!(index.get(&key(*at)).unwrap().is_some());
+                }
+            }
+        });
     }
 
     #[test]
