@@ -9,7 +9,7 @@
 //! | file | is about |
 //! |---|---|
 //! | `table`, `key`, `codec`, `packing`, `scan`, `changes` | what callers say: records, keys, ranges, changes |
-//! | `writer`, `ends`, `poison` | group commit, what it need not look up, and its end after a failure |
+//! | `writer`, `ends`, `recent`, `poison` | group commit, what it need not look up, and its end after a failure |
 //! | `overlay`, `view` | what is durable and not yet in the index, and reading both as one |
 //! | `applier`, `pace` | bringing the index up to date, and when |
 //! | `guard_journal`, `journal_format`, `tail`, `manifest`, `layout`, `lock` | files of our own |
@@ -55,6 +55,7 @@ mod poison;
 mod proof;
 mod rebuild;
 mod rebuild_payments;
+mod recent;
 mod recovery;
 mod restore;
 mod scan;

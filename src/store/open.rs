@@ -18,6 +18,7 @@ use super::lock::Lock;
 use super::manifest::Manifest;
 use super::pace::Pace;
 use super::payment_journal::PaymentJournal;
+use super::recent::Recent;
 use super::recovery::{Examination, examine};
 use super::view::View;
 use super::writer::{Failure, Writer};
@@ -109,6 +110,7 @@ pub(super) fn open_locked(
             pace: Arc::clone(&pace),
             telemetry: telemetry.clone(),
             ends: Ends::default(),
+            recent: Recent::default(),
         },
         applier: Applier {
             view,

@@ -23,6 +23,7 @@ use super::journal_format::{Mark, Writes, checksum, encode_record};
 use super::pace::{Gone, Pace};
 use super::payment_journal::{Head, PaymentJournal};
 use super::poison::Poison;
+use super::recent::Recent;
 use super::view::View;
 use crate::crash_point::CrashPoint;
 use crate::telemetry::Telemetry;
@@ -55,6 +56,7 @@ pub(super) struct Writer {
     pub(super) pace: Arc<Pace>,
     pub(super) telemetry: Telemetry,
     pub(super) ends: Ends,
+    pub(super) recent: Recent,
 }
 
 /// A failure that poisons the store.
@@ -231,11 +233,15 @@ impl Writer {
         }
         let mut before = Vec::with_capacity(writes.len());
         for (key, value) in &writes {
-            let old = self.found(group, key, |stored| stored.map(carried_checksum))?;
+            let old = match self.recent.get(key) {
+                Some(old) => old,
+                None => self.found(group, key, |stored| stored.map(carried_checksum))?,
+            };
             before.push(old.is_some());
             mark.count(old, checksum(value.as_ref()));
         }
         for (key, value) in &writes {
+            self.recent.set(key, checksum(value.as_ref()));
             if value.is_some() {
                 self.ends.reach(key);
             }

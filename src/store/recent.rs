@@ -1,0 +1,54 @@
+//! The checksums of what was written last, so that the writer need not read them of the index.
+//!
+//! Much of what is written replaces something that was written a moment before: a run that ends was
+//! begun just now. What is here is what the index or the layers over it hold. Owned by the writer.
+
+use std::collections::HashMap;
+
+/// Keys of a generation, at most; there are two.
+const MOST: usize = 16 * 1024;
+
+/// What was written last under each of some keys: the checksum of a record, or `None` for nothing.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    young: HashMap<Vec<u8>, Option<u32>>,
+    old: HashMap<Vec<u8>, Option<u32>>,
+}
+
+impl Recent {
+    /// The checksum of the record under a key, `None` inside for no record; `None` if it is not known.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Option<u32>> {
+        let known = self.young.get(key).or_else(|| self.old.get(key));
+        known.copied()
+    }
+
+    /// Says what is written under a key.
+    pub(super) fn set(&mut self, key: &[u8], checksum: Option<u32>) {
+        if self.young.len() >= MOST && !self.young.contains_key(key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key.to_vec(), checksum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_write_counts_and_the_oldest_are_forgotten() {
+        let mut recent = Recent::default();
+        let key = |at: usize| at.to_be_bytes().to_vec();
+        for at in 0..3 * MOST {
+            recent.set(&key(at), Some(1));
+            recent.set(&key(at), if at % 2 == 0 { Some(2) } else { None });
+        }
+        assert_eq!(recent.get(&key(0)), None);
+        assert_eq!(recent.get(&key(3 * MOST - 1)), Some(None));
+        assert_eq!(recent.get(&key(2 * MOST)), Some(Some(2)));
+        assert!(recent.young.len() + recent.old.len() <= 2 * MOST);
+        // A newer generation hides the older one.
+        recent.set(&key(2 * MOST), None);
+        assert_eq!(recent.get(&key(2 * MOST)), Some(None));
+    }
+}
