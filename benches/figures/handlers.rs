@@ -78,7 +78,7 @@ pub fn measure() {
                         let callback = Callback::parse(world::deposit(id + 1).as_bytes()).unwrap();
                         let event = callback.event(Timestamp::UNIX_EPOCH, Source::Callback);
                         let deadline = Instant::now() + Duration::from_mins(1);
-                        let ended = set.execute(handler, &event, Arc::clone(&effects), deadline);
+                        let ended = set.execute(handler, event, Arc::clone(&effects), deadline);
                         assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
                     }
                 });

@@ -111,10 +111,19 @@ impl EventTrigger {
     /// Whether an event of this kind with this content starts the handler.
     #[must_use]
     pub fn matches(&self, kind: &str, event: &Value) -> bool {
-        self.matches_kind(kind)
-            && self.filter.iter().all(|(path, expected)| {
-                at_path(event, path).is_some_and(|found| same(found, expected))
-            })
+        self.matches_kind(kind) && self.accepts(|| event)
+    }
+
+    /// Whether the content is what the handler wants; asked for only if it wants anything.
+    #[must_use]
+    pub fn accepts<'a>(&self, event: impl FnOnce() -> &'a Value) -> bool {
+        if self.filter.is_empty() {
+            return true;
+        }
+        let event = event();
+        self.filter
+            .iter()
+            .all(|(path, expected)| at_path(event, path).is_some_and(|found| same(found, expected)))
     }
 }
 

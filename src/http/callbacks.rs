@@ -3,6 +3,7 @@
 //! Hands the exact bytes to the runner and turns its answer into a status. Stores and verifies
 //! nothing itself; logs only what the runner never sees.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -20,7 +21,7 @@ use crate::telemetry::Telemetry;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the listener needs.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Intake {
     handle: Handle,
     max_body: u64,
@@ -52,10 +53,10 @@ pub(super) fn patient_callbacks(
     };
     Router::new()
         .route(&config.path, post(receive))
-        .with_state(intake)
+        .with_state(Arc::new(intake))
 }
 
-async fn receive(State(intake): State<Intake>, request: Request) -> StatusCode {
+async fn receive(State(intake): State<Arc<Intake>>, request: Request) -> StatusCode {
     let (head, body) = request.into_parts();
     let body = match body::read(body, intake.max_body, intake.patience).await {
         Ok(body) => body,
@@ -68,11 +69,10 @@ async fn receive(State(intake): State<Intake>, request: Request) -> StatusCode {
     };
     // When the client goes away, what has begun must still come to its end, or the runs that the
     // callback started would wait for the next start of the daemon.
-    let handle = intake.handle;
     let taken = Finish::new(async move {
         let key = text(&head.headers, "x-processing-key");
         let signature = text(&head.headers, "x-processing-signature");
-        handle.accept(key, signature, &body).await
+        intake.handle.accept(key, signature, &body).await
     });
     status(taken.await)
 }

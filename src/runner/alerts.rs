@@ -9,7 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use super::firings::Firings;
-use super::ticket::{Started, Ticket};
+use super::ticket::Started;
 use super::waits::Happening;
 use crate::domain::clock::{Timestamp, shown};
 use crate::domain::payment::Payment;
@@ -49,8 +49,7 @@ pub(super) fn raise(
     let mut value = alert.fields;
     value.insert("kind".into(), json!(kind));
     value.insert("received_at".into(), json!(shown(alert.at)));
-    let runs = firings.custom(&key, &kind, &Value::Object(value), happening, changes);
-    Started(runs.iter().map(Ticket::of).collect())
+    Started(firings.custom(&key, &kind, &Value::Object(value), happening, changes))
 }
 
 /// Adds an alert about a payment: `payment_held`, `approval_needed`, `approval_expired`. Called in

@@ -216,7 +216,7 @@ impl Buffer {
     /// execution must then start again.
     pub(super) fn write(&self, run: RunId, changes: &mut Changes) {
         for (first, entries) in chunks(&self.entries) {
-            changes.put(&STEPS, &(run, first), &entries);
+            changes.put_as(&STEPS, &(run, first), &entries);
         }
         for (key, value) in &self.written {
             match self.read.get(key) {
@@ -244,18 +244,21 @@ impl Buffer {
 }
 
 /// Journal entries in as few records as hold them, each with the number of its first step.
-fn chunks(entries: &[(u64, JournalEntry)]) -> Vec<(u64, Vec<JournalEntry>)> {
-    let mut chunks: Vec<(u64, Vec<JournalEntry>)> = Vec::new();
+fn chunks(entries: &[(u64, JournalEntry)]) -> Vec<(u64, Vec<&JournalEntry>)> {
+    if let [(step, entry)] = entries {
+        return vec![(*step, vec![entry])];
+    }
+    let mut chunks: Vec<(u64, Vec<&JournalEntry>)> = Vec::new();
     let mut filled = 0;
     for (step, entry) in entries {
         let bytes = serde_json::to_string(entry).map_or(CHUNK, |json| json.len());
         match chunks.last_mut() {
             Some((_, chunk)) if bytes.saturating_add(filled) <= CHUNK => {
-                chunk.push(entry.clone());
+                chunk.push(entry);
                 filled = filled.saturating_add(bytes);
             }
             Some(_) | None => {
-                chunks.push((*step, vec![entry.clone()]));
+                chunks.push((*step, vec![entry]));
                 filled = bytes;
             }
         }

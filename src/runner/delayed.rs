@@ -2,7 +2,7 @@
 //! has come, in the one commit that also takes it off the list.
 
 use super::Context;
-use super::ticket::{Started, Ticket};
+use super::ticket::Started;
 use crate::store::schema::{DELAYED_EVENTS, EVENTS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
@@ -34,15 +34,13 @@ pub(super) async fn release(context: &Context) -> Result<(), DelayedError> {
         let happening = context.waits.happening().await;
         changes.require_absent(&EVENTS, &key);
         changes.remove(&DELAYED_EVENTS, &(at, key.clone()));
-        let runs =
+        let tickets =
             context
                 .firings
                 .custom(&key, &later.kind, &later.value, &happening, &mut changes);
         context.store.commit(changes).await?;
         drop(happening);
-        context
-            .dispatcher
-            .enqueue(Started(runs.iter().map(Ticket::of).collect()));
+        context.dispatcher.enqueue(Started(tickets));
     }
     Ok(())
 }

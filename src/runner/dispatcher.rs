@@ -9,8 +9,11 @@
 //! What is queued here is in the store too; a restart queues it again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::ticket::{Started, Ticket};
 use crate::config::Limits;
@@ -31,6 +34,13 @@ const STACK_PER_LEVEL: usize = 2 * 1024;
 /// With more runs open than this, new ones are read back from the store when their turn comes, so
 /// that a long queue does not fill the memory.
 const MOST_FRESH: usize = 2_000;
+
+/// With more runs ready than this, whoever takes callbacks in gives way to them.
+const BEHIND: usize = 64;
+
+/// How long a callback gives way at most. Handlers that wait for something else than a processor must
+/// not keep callbacks out, and a sender that waits for each answer still gets 40 in each second.
+const GIVE_WAY: Duration = Duration::from_millis(25);
 
 /// What becomes of a run after an execution.
 #[derive(Debug)]
@@ -58,6 +68,10 @@ pub(super) struct Dispatcher {
     pub(super) changed: Condvar,
     /// A thread has ended its run.
     idle: Condvar,
+    /// How many runs are ready.
+    ready: AtomicUsize,
+    /// There are no longer too many of them.
+    caught_up: Notify,
     most: usize,
     most_per_script: usize,
     stack: usize,
@@ -102,6 +116,8 @@ impl Dispatcher {
             queues: Mutex::default(),
             changed: Condvar::new(),
             idle: Condvar::new(),
+            ready: AtomicUsize::new(0),
+            caught_up: Notify::new(),
             most: limits.concurrent_runs,
             most_per_script: limits.concurrent_runs_per_script,
             stack: STACK.saturating_add(levels.saturating_mul(STACK_PER_LEVEL)),
@@ -144,6 +160,16 @@ impl Dispatcher {
             queues.make_ready(ticket);
         }
         self.staff(&mut queues);
+    }
+
+    /// Waits a little while many runs are ready: what is taken in faster than it is handled is handled
+    /// slower still, because its runs have left the memory when their turn comes.
+    pub(super) async fn give_way(&self) {
+        let caught_up = self.caught_up.notified();
+        if self.ready.load(Ordering::SeqCst) > BEHIND {
+            // Whichever comes first.
+            let _either = tokio::time::timeout(GIVE_WAY, caught_up).await;
+        }
     }
 
     /// How many runs are not closed.
@@ -293,6 +319,10 @@ impl Dispatcher {
 
     fn gauge(&self, queues: &Queues) {
         let ready = queues.ready.values().map(VecDeque::len).sum::<usize>();
+        self.ready.store(ready, Ordering::SeqCst);
+        if ready <= BEHIND {
+            self.caught_up.notify_waiters();
+        }
         let ready = i64::try_from(ready).unwrap_or(i64::MAX);
         self.telemetry.metrics().runs_queued.set(ready);
     }

@@ -1,28 +1,69 @@
 //! Events as they are kept, and as handlers get them.
 
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use serde_json::{Value, json};
 
 use crate::domain::callback::{Callback, Source};
 use crate::domain::clock::shown;
-use crate::store::schema::{EventContent, EventRecord, Text};
+use crate::store::schema::{EventContent, EventRecord, Json, Text};
 use crate::store::{CommitError, ReadError, Store};
+
+/// An event as handlers are given it, made when it is needed: most who take one in do not look at it.
+pub(super) struct Given {
+    make: Box<dyn Fn() -> Value + Send + Sync>,
+    seen: OnceLock<Value>,
+}
+
+impl Given {
+    /// The event that `make` makes.
+    pub(super) fn new(make: impl Fn() -> Value + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            make: Box::new(make),
+            seen: OnceLock::new(),
+        })
+    }
+
+    /// The event, to look at.
+    pub(super) fn seen(&self) -> &Value {
+        self.seen.get_or_init(|| (self.make)())
+    }
+
+    /// The event, to keep.
+    pub(super) fn own(&self) -> Value {
+        self.seen.get().cloned().unwrap_or_else(|| (self.make)())
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Given(***)")
+    }
+}
 
 /// Texts longer than this, in bytes, are kept beside the index.
 const LONG: usize = 16 * 1024;
 
 /// Puts a text where it belongs. Long ones are on disk when this returns.
-pub(super) async fn keep(store: &Store, text: String) -> Result<Text, CommitError> {
+pub(super) async fn keep(store: &Store, text: &str) -> Result<Text, CommitError> {
     if text.len() <= LONG {
-        Ok(Text::Here(text))
+        Ok(keep_here(text))
     } else {
-        store.put_blob(text.into_bytes()).await.map(Text::Blob)
+        store.put_blob(text.into()).await.map(Text::Blob)
     }
+}
+
+/// A text that is not long, in its record.
+pub(super) fn keep_here(text: &str) -> Text {
+    Json::of(text).map_or_else(|| Text::Here(text.to_owned()), Text::Json)
 }
 
 /// Reads a kept text back.
 pub(super) fn text(store: &Store, kept: &Text) -> Result<String, ReadError> {
     match kept {
         Text::Here(text) => Ok(text.clone()),
+        Text::Json(json) => Ok(json.as_str().to_owned()),
         Text::Blob(hash) => {
             let bytes = store.get_blob(hash)?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -113,8 +113,8 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         }
     };
     let input = match fresh {
-        Some(fresh) => Arc::clone(&fresh.event),
-        None => Arc::new(input(context, &run)?),
+        Some(fresh) => fresh.event.own(),
+        None => input(context, &run)?,
     };
     let recorded = match fresh.map_or_else(|| journal(context, &run), |_| Ok(Vec::new())) {
         Ok(recorded) => recorded,
@@ -134,7 +134,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
     ));
     let effects = Arc::clone(&world);
     let executed = catch_unwind(AssertUnwindSafe(|| {
-        set.execute(&run.handler, &input, effects, deadline.into_std())
+        set.execute(&run.handler, input, effects, deadline.into_std())
     }));
     CrashPoint::HandlerReturned.pass();
     let Ok(ended) = executed else {

@@ -1,11 +1,12 @@
 //! From something that happened to the runs it starts: in the same commit that records it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
 use super::buffer::Emission;
+use super::events::{Given, keep_here};
 use super::generations::Generations;
 use super::ticket::{Started, Ticket};
 use super::waits::Happening;
@@ -15,7 +16,7 @@ use crate::domain::id::{Firing, TransactionKey};
 use crate::domain::run::{Input, Lane, Run};
 use crate::store::schema::{
     DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
-    OPEN_RUNS, RUNS, Text,
+    OPEN_RUNS, RUNS,
 };
 use crate::store::{Changes, Order, Range, ReadError, Store};
 
@@ -64,7 +65,7 @@ impl Firings {
         &self,
         key: &str,
         kind: &str,
-        event: &LazyLock<Arc<Value>, impl FnOnce() -> Arc<Value>>,
+        event: &Given,
         transaction: Option<&TransactionKey>,
         happening: &Happening<'_>,
         changes: &mut Changes,
@@ -76,7 +77,7 @@ impl Firings {
             let Trigger::Event(trigger) = &handler.trigger else {
                 continue;
             };
-            if !trigger.matches_kind(kind) || !trigger.matches(kind, event.as_ref()) {
+            if !trigger.matches_kind(kind) || !trigger.accepts(|| event.seen()) {
                 continue;
             }
             let mut run = Run::queued(
@@ -116,14 +117,14 @@ impl Firings {
                 let Emission {
                     key, kind, value, ..
                 } = emission;
-                let runs = self.custom(key, kind, value, happening, changes);
-                started.0.extend(runs.iter().map(Ticket::of));
+                let tickets = self.custom(key, kind, value, happening, changes);
+                started.0.extend(tickets);
             }
         }
         started
     }
 
-    /// Adds a custom event that happens now, with its runs.
+    /// Adds a custom event that happens now, with its runs. Answers the tickets of the runs.
     pub(super) fn custom(
         &self,
         key: &str,
@@ -131,20 +132,23 @@ impl Firings {
         value: &Value,
         happening: &Happening<'_>,
         changes: &mut Changes,
-    ) -> Vec<Run> {
-        let event = LazyLock::new(|| Arc::new(value.clone()));
+    ) -> Vec<Ticket> {
+        let content = keep_here(&value.to_string());
+        let value = value.clone();
+        let event = Given::new(move || value.clone());
         let order = happening.number(|| self.next_order());
         let runs = self.event(key, kind, &event, None, happening, changes);
         let record = EventRecord {
             kind: kind.to_owned(),
-            content: EventContent::Custom(Text::Here(value.to_string())),
+            content: EventContent::Custom(content),
             received_at: self.clock.now(),
             order,
             payment: None,
             runs: runs.iter().map(|run| run.id).collect(),
         };
         put_event(key, &record, changes);
-        runs
+        let ticket = |run| Ticket::fresh(run, &event);
+        runs.into_iter().map(ticket).collect()
     }
 }
 

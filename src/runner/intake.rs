@@ -1,7 +1,7 @@
 //! Takes callbacks in: verified, deduplicated for ever, and on disk — with the runs they start
 //! and what they say about our payments — before anybody answers 200.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use crate::crash_point::CrashPoint;
 use crate::domain::callback::{Callback, EventKey, Source};
@@ -15,7 +15,7 @@ use crate::store::{Changes, CommitError, ReadError, Versioned};
 use crate::triggers::intake::Verdict;
 
 use super::Context;
-use super::events;
+use super::events::{self, Given};
 use super::firings::put_event;
 use super::payments::{family, foreign_note, put, silent, take_over};
 use super::reconciled;
@@ -79,7 +79,10 @@ pub(super) async fn accept(
             return Answer::Forged;
         }
         _ if context.dispatcher.open_runs() >= MOST_OPEN_RUNS => Ok(Answer::TryLater),
-        Verdict::Genuine(callback) => genuine(context, &callback).await,
+        Verdict::Genuine(callback) => {
+            context.dispatcher.give_way().await;
+            genuine(context, &Arc::new(callback)).await
+        }
         Verdict::Unreadable(reason) => {
             context.telemetry.callback_unreadable(&reason);
             unreadable(context, body).await
@@ -102,12 +105,12 @@ pub enum Refusal {
     Read(#[from] ReadError),
 }
 
-async fn genuine(context: &Context, callback: &Callback) -> Result<Answer, Refusal> {
+async fn genuine(context: &Context, callback: &Arc<Callback>) -> Result<Answer, Refusal> {
     let transaction = callback.transaction();
     // Deliveries about one transaction are taken in one after the other: their order counts.
     let _one_at_a_time = context.transaction_locks.lock(transaction).await;
-    let text = callback.text().to_owned();
-    let mut kept = EventContent::Callback(events::keep(&context.store, text).await?);
+    let text = events::keep(&context.store, callback.text()).await?;
+    let mut kept = EventContent::Callback(text);
     loop {
         let about = find_payment(context, callback)?;
         let payment = about.payment();
@@ -168,7 +171,7 @@ fn is_known(
 /// event's record and the tickets of the runs.
 fn take(
     context: &Context,
-    callback: &Callback,
+    callback: &Arc<Callback>,
     kept: EventContent,
     payment: Option<&Changed>,
     happening: &Happening<'_>,
@@ -178,7 +181,8 @@ fn take(
     let key = callback.event_key().as_str();
     let kind = callback.kind();
     let received_at = context.clock.now();
-    let event = LazyLock::new(|| Arc::new(callback.event(received_at, Source::Callback)));
+    let shown = Arc::clone(callback);
+    let event = Given::new(move || shown.event(received_at, Source::Callback));
     let order = happening.number(|| context.firings.next_order());
     let runs = context
         .firings
@@ -309,7 +313,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         return Ok(Answer::Duplicate);
     }
     let text = String::from_utf8(body.to_vec()).unwrap_or_else(|_| hex::encode(body));
-    let kept = EventContent::Unreadable(events::keep(&context.store, text).await?);
+    let kept = EventContent::Unreadable(events::keep(&context.store, &text).await?);
     let happening = context.waits.happening().await;
     let mut record = EventRecord {
         kind: "unreadable".into(),
@@ -320,18 +324,19 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         runs: Vec::new(),
     };
     let event = events::value(&context.store, &record)?;
-    let event = LazyLock::new(move || Arc::new(event));
+    let event = Given::new(move || event.clone());
     let mut changes = Changes::new();
     let runs = context
         .firings
         .event(&key, "unreadable", &event, None, &happening, &mut changes);
     record.runs = runs.iter().map(|run| run.id).collect();
     put_event(&key, &record, &mut changes);
+    let ticket = |run| Ticket::fresh(run, &event);
     match context.store.commit(changes).await {
         Ok(()) => {
             context
                 .dispatcher
-                .enqueue(Started(runs.iter().map(Ticket::of).collect()));
+                .enqueue(Started(runs.into_iter().map(ticket).collect()));
             Ok(Answer::Unreadable)
         }
         Err(CommitError::Refused) => Ok(Answer::Duplicate),

@@ -2,11 +2,9 @@
 //! store as a callback does — one commit with the payment and the runs they start — and their
 //! callback, should it still come, is a duplicate.
 
-use std::sync::{Arc, LazyLock};
-
 use serde_json::Value;
 
-use super::events;
+use super::events::{self, Given};
 use super::firings::{Firings, put_event};
 use super::ticket::{Started, Ticket};
 use super::waits::Happening;
@@ -31,7 +29,7 @@ impl Found {
         callback: Callback,
         info: &Value,
     ) -> Result<Self, CommitError> {
-        let text = events::keep(store, info.to_string()).await?;
+        let text = events::keep(store, &info.to_string()).await?;
         Ok(Self { callback, text })
     }
 
@@ -66,7 +64,8 @@ pub(super) fn add(
 ) -> Started {
     let (callback, key) = (&found.callback, found.key());
     let at = payment.updated_at;
-    let event = LazyLock::new(|| Arc::new(callback.event(at, Source::Reconciled)));
+    let shown = callback.clone();
+    let event = Given::new(move || shown.event(at, Source::Reconciled));
     let order = happening.number(|| firings.next_order());
     let transaction = Some(callback.transaction());
     let runs = firings.event(

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::events::Given;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId};
 use crate::domain::run::{Lane, Run, RunState};
@@ -27,7 +26,7 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) struct Fresh {
     pub(super) run: Run,
-    pub(super) event: Arc<Value>,
+    pub(super) event: Arc<Given>,
 }
 
 impl Ticket {
@@ -46,7 +45,7 @@ impl Ticket {
     }
 
     /// The ticket of a run that has just been accepted.
-    pub(super) fn fresh(run: Run, event: &Arc<Value>) -> Self {
+    pub(super) fn fresh(run: Run, event: &Arc<Given>) -> Self {
         let ticket = Self::of(&run);
         let event = Arc::clone(event);
         Self {

@@ -173,7 +173,7 @@ pub(super) fn site(context: &NativeCallContext) -> Site {
     reason = "Rhai passes its errors on in boxes"
 )]
 pub(super) fn failure(failure: Failure) -> Box<EvalAltResult> {
-    let mut map = match json::to_dynamic(&failure.details).map(Dynamic::try_cast::<Map>) {
+    let mut map = match json::to_dynamic(failure.details).map(Dynamic::try_cast::<Map>) {
         Ok(Some(details)) => details,
         Ok(None) | Err(_) => Map::new(),
     };
@@ -259,7 +259,7 @@ pub(super) fn step_value(
     request: Request,
 ) -> Called<Dynamic> {
     let value = step(context, name, request)?;
-    json::to_dynamic(&value).map_err(|message| {
+    json::to_dynamic(value).map_err(|message| {
         failure(Failure::new(
             Code::InvalidData,
             format!("{name}: {message}"),

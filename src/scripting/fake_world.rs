@@ -265,7 +265,7 @@ pub(super) fn execute_with(world: &Arc<FakeWorld>, body: &str, event: &Value) ->
     let set = compile(&[("t.rhai", &script)]);
     set.execute(
         &id("t", "h"),
-        event,
+        event.clone(),
         Arc::clone(world) as Arc<dyn Effects>,
         soon(),
     )

@@ -17,33 +17,33 @@ const MAX_DEPTH: usize = 64;
 ///
 /// # Errors
 /// Names the number that cannot be held exactly.
-pub(super) fn to_dynamic(value: &Value) -> Result<Dynamic, String> {
+pub(super) fn to_dynamic(value: Value) -> Result<Dynamic, String> {
     Ok(match value {
         Value::Null => Dynamic::UNIT,
-        Value::Bool(value) => (*value).into(),
-        Value::String(text) => text.as_str().into(),
+        Value::Bool(value) => value.into(),
+        Value::String(text) => text.into(),
         Value::Number(number) => number_to_dynamic(number)?,
         Value::Array(items) => {
-            let items: Result<Array, String> = items.iter().map(to_dynamic).collect();
+            let items: Result<Array, String> = items.into_iter().map(to_dynamic).collect();
             Dynamic::from_array(items?)
         }
         Value::Object(fields) => {
             // Collected, which makes a sorted map of sorted fields at once.
             let map: Result<Map, String> = fields
-                .iter()
-                .map(|(key, value)| Ok((key.as_str().into(), to_dynamic(value)?)))
+                .into_iter()
+                .map(|(key, value)| Ok((key.into(), to_dynamic(value)?)))
                 .collect();
             Dynamic::from_map(map?)
         }
     })
 }
 
-fn number_to_dynamic(number: &serde_json::Number) -> Result<Dynamic, String> {
-    let text = number.as_str();
-    if let Ok(integer) = text.parse::<i64>() {
+fn number_to_dynamic(number: serde_json::Number) -> Result<Dynamic, String> {
+    if let Ok(integer) = number.as_str().parse::<i64>() {
         return Ok(integer.into());
     }
-    let decimal = decimal_from_json(&Value::Number(number.clone())).map_err(|_| inexact(text))?;
+    let number = Value::Number(number);
+    let decimal = decimal_from_json(&number).map_err(|_| inexact(&number.to_string()))?;
     Ok(Dynamic::from_decimal(decimal))
 }
 
@@ -134,7 +134,7 @@ mod tests {
             ),
             ("18446744073709551616", "18446744073709551616.0", "decimal"),
         ] {
-            let value = to_dynamic(&parsed(text)).unwrap();
+            let value = to_dynamic(parsed(text)).unwrap();
             assert_eq!(from_dynamic(&value).unwrap().to_string(), back);
             let is_integer = value.is_int();
             assert_eq!(is_integer, kind == "i64", "{text}");
@@ -150,7 +150,7 @@ mod tests {
             "1e-40",
             "99999999999999999999999999999999999",
         ] {
-            let error = to_dynamic(&parsed(text)).unwrap_err();
+            let error = to_dynamic(parsed(text)).unwrap_err();
             assert!(error.contains("exactly"), "{text}: {error}");
         }
     }
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn structure_survives() {
         let value = json!({"a": [null, true, "x", {"b": []}], "größe": "ü"});
-        let dynamic = to_dynamic(&value).unwrap();
+        let dynamic = to_dynamic(value.clone()).unwrap();
         assert_eq!(from_dynamic(&dynamic).unwrap(), value);
     }
 
@@ -178,7 +178,7 @@ mod tests {
         #[test]
         fn every_decimal_survives(units: i64, scale in 1_u32..=28) {
             let value = json_from_decimal(Decimal::new(units, scale));
-            let back = from_dynamic(&to_dynamic(&value).unwrap()).unwrap();
+            let back = from_dynamic(&to_dynamic(value.clone()).unwrap()).unwrap();
             prop_assert_eq!(back, value);
         }
     }

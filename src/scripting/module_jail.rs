@@ -186,7 +186,7 @@ mod tests {
             "on(\"e\", |event| { import event.path as x; x::f() });",
         )]);
         let event = json!({"path": "/etc/passwd"});
-        let ended = set.execute(&id("t", "e"), &event, FakeWorld::new(), soon());
+        let ended = set.execute(&id("t", "e"), event, FakeWorld::new(), soon());
         assert!(matches!(ended, Ended::Failed(_)), "{ended:?}");
     }
 
@@ -233,7 +233,7 @@ mod tests {
                 "on(\"e\", |event| { import \"m\" as m; m::f() });",
             ),
         ]);
-        let ended = set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), soon());
+        let ended = set.execute(&id("t", "e"), json!({}), FakeWorld::new(), soon());
         assert_eq!(ended, Ended::Returned(json!(1)));
         let text = mistakes(&[("lib/x.rhai", "let now = time::now();")]);
         assert!(text.contains("lib/x.rhai:1:17"), "{text}");

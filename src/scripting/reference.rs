@@ -106,7 +106,7 @@ mod tests {
                 let set = compile(&[("t.rhai", &doc.example)]);
                 let handler = &set.handlers()[0].id;
                 let effects = Arc::clone(&world) as Arc<dyn Effects>;
-                set.execute(handler, &event, effects, soon())
+                set.execute(handler, event, effects, soon())
             } else {
                 execute_with(&world, &doc.example, &event)
             };

@@ -273,7 +273,7 @@ impl ScriptSet {
     pub fn execute(
         &self,
         handler: &HandlerId,
-        input: &Value,
+        input: Value,
         effects: Arc<dyn Effects>,
         deadline: Instant,
     ) -> Ended {
@@ -479,7 +479,7 @@ mod tests {
             let sources = Sources::from_iter([("t.rhai".to_owned(), script)]);
             let set = ScriptSet::compile(sources, &unlimited, &Known::default()).unwrap();
             let deadline = current::instant() + Duration::from_millis(30);
-            let ended = set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), deadline);
+            let ended = set.execute(&id("t", "e"), json!({}), FakeWorld::new(), deadline);
             assert_eq!(ended, Ended::Interrupted(Interrupt::Deadline), "{body}");
         }
     }
@@ -497,7 +497,7 @@ mod tests {
     fn a_handler_that_ends_after_its_deadline_is_interrupted() {
         let set = compile(&[("t.rhai", "on(\"e\", |event| { 1 });")]);
         let past = current::instant();
-        let ended = set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), past);
+        let ended = set.execute(&id("t", "e"), json!({}), FakeWorld::new(), past);
         assert_eq!(ended, Ended::Interrupted(Interrupt::Deadline));
     }
 
@@ -553,7 +553,7 @@ mod tests {
                 "import \"lib/x\" as x;\n\non(\"e\", |event| {\n    x::half(3)\n});",
             ),
         ]);
-        let error = failed_with(set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), soon()));
+        let error = failed_with(set.execute(&id("t", "e"), json!({}), FakeWorld::new(), soon()));
         assert_eq!(error.diagnostic.location().unwrap(), "lib/x.rhai:3:7");
         assert!(
             error.diagnostic.to_string().contains("n / zero"),
@@ -578,7 +578,7 @@ mod tests {
                 ("t.rhai", script),
             ]);
             for _ in 0..3 {
-                let ended = set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), soon());
+                let ended = set.execute(&id("t", "e"), json!({}), FakeWorld::new(), soon());
                 assert_eq!(ended, Ended::Returned(json!(1)), "{script}");
             }
         }
@@ -596,7 +596,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..20 {
                         let input = json!({ "by": by });
-                        let ended = set.execute(&id("t", "e"), &input, FakeWorld::new(), soon());
+                        let ended = set.execute(&id("t", "e"), input, FakeWorld::new(), soon());
                         assert_eq!(ended, Ended::Returned(json!(50 * by)));
                     }
                 });
@@ -614,7 +614,7 @@ mod tests {
                  on(\"e\", |event| [event.n].map(|n| with_fee(n))[0] + x::twice(1));",
             ),
         ]);
-        let ended = set.execute(&id("t", "e"), &json!({"n": 3}), FakeWorld::new(), soon());
+        let ended = set.execute(&id("t", "e"), json!({"n": 3}), FakeWorld::new(), soon());
         assert_eq!(ended, Ended::Returned(serde_json::from_str("8.5").unwrap()));
     }
 
@@ -630,7 +630,7 @@ mod tests {
         ]);
         let ended = set.execute(
             &id("t", "e"),
-            &json!({}),
+            json!({}),
             Arc::<FakeWorld>::clone(&world),
             soon(),
         );
@@ -641,7 +641,7 @@ mod tests {
     #[test]
     fn recursion_ends_at_the_limit_and_harms_nobody() {
         let set = compile(&[("t.rhai", "fn f(n) { f(n + 1) } on(\"e\", |event| f(0));")]);
-        let error = failed_with(set.execute(&id("t", "e"), &json!({}), FakeWorld::new(), soon()));
+        let error = failed_with(set.execute(&id("t", "e"), json!({}), FakeWorld::new(), soon()));
         assert!(
             error
                 .diagnostic
@@ -718,7 +718,7 @@ on("deposit.confirmed", |event| {
         let set = compile(&[("payouts.rhai", PAYROLL)]);
         let effects = Arc::<FakeWorld>::clone(&world);
         let tick = json!({"date": "2026-11-23"});
-        let ended = set.execute(&id("payouts", "payroll"), &tick, effects, soon());
+        let ended = set.execute(&id("payouts", "payroll"), tick, effects, soon());
         assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
         let asked = world.asked();
         let Some(Request::PayAll {
@@ -745,7 +745,12 @@ on("deposit.confirmed", |event| {
         .unwrap();
         for _ in 0..3 {
             let effects = Arc::<FakeWorld>::clone(&world);
-            let ended = set.execute(&id("hooks", "deposit.confirmed"), &event, effects, soon());
+            let ended = set.execute(
+                &id("hooks", "deposit.confirmed"),
+                event.clone(),
+                effects,
+                soon(),
+            );
             assert!(matches!(ended, Ended::Returned(_)), "{ended:?}");
         }
         assert_eq!(world.state("balance/c-7").unwrap().to_string(), "0.30");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{BlobHash, Dictionary, Key, Table};
 use crate::domain::clock::Timestamp;
@@ -59,7 +60,7 @@ pub const SPENT: Table<(Timestamp, ForeignId), Spent> = Table::new("spent/", 1);
 pub const FIRST_PAID: Table<String, Timestamp> = Table::new("first_paid/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
-pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 2).packed(Dictionary::Events);
+pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 3).packed(Dictionary::Events);
 /// Index: events in the order accepted, with their kind.
 pub const EVENTS_BY_ORDER: Table<(u64, String), String> = Table::new("event_order/", 1);
 /// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
@@ -214,9 +215,39 @@ pub enum EventContent {
 pub enum Text {
     /// The text.
     Here(String),
+    /// The text, which is JSON and stands in the record as such, byte by byte.
+    Json(Json),
     /// Its content hash.
     Blob(BlobHash),
 }
+
+/// A JSON text as it came, with its spaces, its order and its repetitions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Box<RawValue>);
+
+impl Json {
+    /// The text, if it is JSON and nothing else.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let json: &RawValue = serde_json::from_str(text).ok()?;
+        (json.get().len() == text.len()).then(|| Self(json.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Json {}
 
 /// A custom event that has not happened yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -158,9 +158,12 @@ impl Callback {
     }
 
     fn fields(&self) -> &Map<String, Value> {
+        self.fields.get_or_init(|| self.read())
+    }
+
+    fn read(&self) -> Map<String, Value> {
         // The body was found to be an object when it was parsed.
-        self.fields
-            .get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
+        serde_json::from_str(&self.text).unwrap_or_default()
     }
 
     /// `type.status`, what `on(…)` matches.
@@ -221,11 +224,15 @@ impl Callback {
     /// currency that was sent. `None` for other types, and when the body does not say it exactly.
     #[must_use]
     pub fn paid(&self) -> Option<Decimal> {
+        self.paid_as_in(self.fields())
+    }
+
+    fn paid_as_in(&self, fields: &Map<String, Value>) -> Option<Decimal> {
         match self.transaction.kind.as_str() {
-            "invoice" => self.deposited(),
-            "deposit" | "deposit_exchange" => match self.fields().get("currency_sent") {
+            "invoice" => deposited(fields),
+            "deposit" | "deposit_exchange" => match fields.get("currency_sent") {
                 Some(sent) => decimal_from_json(sent.get("amount")?).ok(),
-                None => self.deposited(),
+                None => deposited(fields),
             },
             _ => None,
         }
@@ -235,7 +242,10 @@ impl Callback {
     /// `kind`, `final`, `received_at` (RFC 3339, UTC), `paid` (or null) and `source`.
     #[must_use]
     pub fn event(&self, received_at: Timestamp, source: Source) -> Value {
-        let mut event = self.fields().clone();
+        // Whoever asks for the event hardly ever asks for anything else: reading the body once more
+        // costs less than copying what was read.
+        let mut event = self.fields.get().cloned().unwrap_or_else(|| self.read());
+        let paid = self.paid_as_in(&event);
         for (name, value) in &mut event {
             make_amounts_exact(name, value);
         }
@@ -246,38 +256,33 @@ impl Callback {
                 "received_at",
                 Value::String(super::clock::shown(received_at)),
             ),
-            ("paid", self.paid().map_or(Value::Null, json_from_decimal)),
+            ("paid", paid.map_or(Value::Null, json_from_decimal)),
             ("source", Value::from(source.as_str())),
         ];
         event.extend(own.map(|(name, value)| (name.to_owned(), value)));
         Value::Object(event)
     }
+}
 
-    fn legs(&self) -> impl Iterator<Item = &Value> {
-        self.fields()
-            .get("transactions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
+/// The sum of the legs that are deposits, when all are in one currency. Legs are found by type:
+/// their order differs between the gateway's versions.
+fn deposited(fields: &Map<String, Value>) -> Option<Decimal> {
+    let deposits: Vec<&Value> = fields
+        .get("transactions")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|leg| leg.get("type").and_then(Value::as_str) == Some("deposit"))
+        .collect();
+    let currency = |leg: &&Value| leg.get("currency").cloned();
+    if let Some(first) = deposits.first().map(currency)
+        && deposits.iter().any(|leg| currency(leg) != first)
+    {
+        return None;
     }
-
-    /// The sum of the legs that are deposits, when all are in one currency. Legs are found by
-    /// type: their order differs between the gateway's versions.
-    fn deposited(&self) -> Option<Decimal> {
-        let deposits: Vec<&Value> = self
-            .legs()
-            .filter(|leg| leg.get("type").and_then(Value::as_str) == Some("deposit"))
-            .collect();
-        let currency = |leg: &&Value| leg.get("currency").cloned();
-        if let Some(first) = deposits.first().map(currency)
-            && deposits.iter().any(|leg| currency(leg) != first)
-        {
-            return None;
-        }
-        deposits.iter().try_fold(Decimal::ZERO, |sum, leg| {
-            sum.checked_add(decimal_from_json(leg.get("amount")?).ok()?)
-        })
-    }
+    deposits.iter().try_fold(Decimal::ZERO, |sum, leg| {
+        sum.checked_add(decimal_from_json(leg.get("amount")?).ok()?)
+    })
 }
 
 impl PartialEq for Callback {

@@ -16,7 +16,7 @@ fn parse(text: &str) -> Called<Dynamic> {
         ))
     };
     let value: Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-    json::to_dynamic(&value).map_err(invalid)
+    json::to_dynamic(value).map_err(invalid)
 }
 
 fn stringify(value: &Dynamic) -> Called<String> {

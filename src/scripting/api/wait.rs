@@ -140,9 +140,9 @@ fn wait_for(
             .map(|timeout| milliseconds("wait_for", timeout))
             .transpose()?,
     };
-    let answer = current::step(context, "wait_for", request)?;
-    let event = answer.get("event").unwrap_or(&Value::Null);
-    json::to_dynamic(event).map_err(|message| {
+    let mut answer = current::step(context, "wait_for", request)?;
+    let event = answer.get_mut("event").map(Value::take);
+    json::to_dynamic(event.unwrap_or_default()).map_err(|message| {
         current::failure(Failure::new(
             Code::InvalidData,
             format!("wait_for: {message}"),
