@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::world::{KEY, deposit, signer};
 
 pub struct Outcome {
+    pub count: usize,
     pub per_second: f64,
     pub p50: Duration,
     pub p99: Duration,
@@ -24,6 +25,7 @@ impl Outcome {
         latencies.sort_unstable();
         let at = |share: usize| latencies[(latencies.len() - 1) * share / 100];
         Self {
+            count: latencies.len(),
             per_second: latencies.len() as f64 / took.as_secs_f64(),
             p50: at(50),
             p99: at(99),
@@ -83,4 +85,10 @@ async fn connection(to: SocketAddr, next: &AtomicU64, until: Instant) -> Vec<Dur
         latencies.push(sent.elapsed());
     }
     latencies
+}
+
+/// The middle one of some figures.
+pub fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
