@@ -21,11 +21,12 @@ use crate::domain::run::{JournalEntry, Run};
 use crate::domain::schedule::Stretch;
 
 /// Tables whose new records come after all others: the index keeps them in chunks.
-pub(super) const IN_ORDER: [&str; 4] = [
+pub(super) const IN_ORDER: [&str; 5] = [
     RUNS.prefix(),
     OPEN_RUNS.prefix(),
     STEPS.prefix(),
     EVENTS_BY_ORDER.prefix(),
+    WAITS_BY_TIME.prefix(),
 ];
 
 /// Every payment, by its key.

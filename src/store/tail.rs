@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// The most bytes of room that are made at a time: many groups, and still written in a moment.
-const MOST_ROOM: u64 = 1024 * 1024;
+/// The most bytes of room that are made at a time: many groups, and still written in a moment, for
+/// which everybody waits.
+const MOST_ROOM: u64 = 256 * 1024;
 
 /// The end of a file, open for appending.
 #[derive(Debug)]

@@ -11,6 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +31,13 @@ use crate::telemetry::Telemetry;
 
 /// The most commits in one group.
 const GROUP: usize = 1024;
+
+/// After a group of so many, more are awaited before the next one: they are on their way.
+const CROWD: usize = 8;
+
+/// How long, about as a sync takes. Whoever was answered last comes again at once, and a group for the
+/// first of them alone would keep the others waiting for its sync and the next one.
+const GATHERING: Duration = Duration::from_micros(400);
 
 /// What the writer is asked to do. The answer is dropped unsent when the store is poisoned.
 #[derive(Debug)]
@@ -106,7 +114,17 @@ impl Writer {
     ) -> Result<(), Failure> {
         let mut received = Vec::with_capacity(GROUP);
         let mut waiting = VecDeque::new();
+        let mut last = 0;
         while commands.blocking_recv_many(&mut received, GROUP) > 0 {
+            if last >= CROWD && received.len() < last {
+                std::thread::park_timeout(GATHERING);
+                while received.len() < GROUP
+                    && let Ok(command) = commands.try_recv()
+                {
+                    received.push(command);
+                }
+            }
+            last = received.len();
             waiting.extend(received.drain(..));
             while !waiting.is_empty() {
                 // The index, or a blob that could not be written, poisons the store from outside.
