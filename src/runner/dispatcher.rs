@@ -596,6 +596,26 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn callbacks_give_way_while_many_runs_are_ready_but_not_for_long() {
+        let dispatcher = Arc::new(Dispatcher::new(&limits(8), Telemetry::default()));
+        let tickets = (0..=BEHIND).map(|at| ticket("s", &at.to_string(), &at.to_string()));
+        let mut tickets: Vec<_> = tickets.collect();
+        let one_too_many = tickets.pop().unwrap();
+        dispatcher.enqueue(Started(tickets));
+        let took = async || {
+            let begin = tokio::time::Instant::now();
+            dispatcher.give_way().await;
+            begin.elapsed()
+        };
+        assert_eq!(took().await, Duration::ZERO);
+        dispatcher.enqueue(Started(vec![one_too_many]));
+        assert!(took().await >= GIVE_WAY);
+        let (took, taken) = tokio::join!(took(), async { dispatcher.take() });
+        assert!(taken.is_some());
+        assert_eq!(took, Duration::ZERO);
+    }
+
     #[test]
     fn one_end_that_makes_two_runs_ready_starts_both() {
         let stage = stage(1, ["a", "b"]);

@@ -109,3 +109,31 @@ fn unreadable(body: &str, record: &EventRecord) -> Value {
         "source": Source::Callback.as_str(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_kept_as_it_came() {
+        for (body, is_json) in [
+            (r#"{"id": 1.0,  "id":"ü"}"#, true),
+            ("{\n  \"a\": 1e2\n}", true),
+            (" {}", false),
+            ("{}\n", false),
+            ("{} {}", false),
+            ("no JSON", false),
+            ("", false),
+        ] {
+            let kept = keep_here(body);
+            assert_eq!(matches!(kept, Text::Json(_)), is_json, "{body}");
+            let read: Text = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
+            let text = match &read {
+                Text::Here(text) => text,
+                Text::Json(json) => json.as_str(),
+                Text::Blob(hash) => panic!("{hash}"),
+            };
+            assert_eq!((text, &read), (body, &kept));
+        }
+    }
+}

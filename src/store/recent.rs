@@ -8,16 +8,20 @@ use std::collections::HashMap;
 /// Keys of a generation, at most; there are two.
 const MOST: usize = 16 * 1024;
 
-/// What was written last under each of some keys: the checksum of a record, or `None` for nothing.
+/// The checksum of the record that was written, or `None` if there is none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written(pub(super) Option<u32>);
+
+/// What was written last under each of some keys.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    young: HashMap<Vec<u8>, Option<u32>>,
-    old: HashMap<Vec<u8>, Option<u32>>,
+    young: HashMap<Vec<u8>, Written>,
+    old: HashMap<Vec<u8>, Written>,
 }
 
 impl Recent {
-    /// The checksum of the record under a key, `None` inside for no record; `None` if it is not known.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<u32>> {
+    /// What was written last under a key; `None` if that is not known.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Written> {
         let known = self.young.get(key).or_else(|| self.old.get(key));
         known.copied()
     }
@@ -27,7 +31,7 @@ impl Recent {
         if self.young.len() >= MOST && !self.young.contains_key(key) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(key.to_vec(), checksum);
+        self.young.insert(key.to_vec(), Written(checksum));
     }
 }
 
@@ -44,11 +48,11 @@ mod tests {
             recent.set(&key(at), if at % 2 == 0 { Some(2) } else { None });
         }
         assert_eq!(recent.get(&key(0)), None);
-        assert_eq!(recent.get(&key(3 * MOST - 1)), Some(None));
-        assert_eq!(recent.get(&key(2 * MOST)), Some(Some(2)));
+        assert_eq!(recent.get(&key(3 * MOST - 1)), Some(Written(None)));
+        assert_eq!(recent.get(&key(2 * MOST)), Some(Written(Some(2))));
         assert!(recent.young.len() + recent.old.len() <= 2 * MOST);
         // A newer generation hides the older one.
         recent.set(&key(2 * MOST), None);
-        assert_eq!(recent.get(&key(2 * MOST)), Some(None));
+        assert_eq!(recent.get(&key(2 * MOST)), Some(Written(None)));
     }
 }

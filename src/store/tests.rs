@@ -527,6 +527,21 @@ fn an_interrupted_first_start_is_begun_again() {
     assert!(verify(dir.path()).unwrap().damage.is_empty());
 }
 
+#[tokio::test]
+async fn a_store_of_an_older_format_is_read_and_then_has_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.commit(number("a", 1)).await.unwrap();
+    drop(store);
+    let format = dir.path().join("format");
+    std::fs::write(&format, "bursar store 1\n").unwrap();
+    assert!(verify(dir.path()).unwrap().damage.is_empty());
+    let store = open(dir.path());
+    assert_eq!(store.get(&NUMBERS, &(group("a"), 1)).unwrap(), Some(1));
+    let noted = std::fs::read_to_string(&format).unwrap();
+    assert_eq!(noted, "bursar store 2\n");
+}
+
 #[test]
 fn a_store_of_a_newer_format_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ use super::journal_format::{Mark, Writes, checksum, encode_record};
 use super::pace::{Gone, Pace};
 use super::payment_journal::{Head, PaymentJournal};
 use super::poison::Poison;
-use super::recent::Recent;
+use super::recent::{Recent, Written};
 use super::view::View;
 use crate::crash_point::CrashPoint;
 use crate::telemetry::Telemetry;
@@ -252,7 +252,7 @@ impl Writer {
         let mut before = Vec::with_capacity(writes.len());
         for (key, value) in &writes {
             let old = match self.recent.get(key) {
-                Some(old) => old,
+                Some(Written(old)) => old,
                 None => self.found(group, key, |stored| stored.map(carried_checksum))?,
             };
             before.push(old.is_some());

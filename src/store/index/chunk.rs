@@ -15,6 +15,10 @@ const MARK: [u8; 2] = [0xff; 2];
 /// A record's key and its stored bytes.
 pub(super) type Row = (Vec<u8>, Vec<u8>);
 
+/// The bytes are no chunk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Damaged;
+
 /// The records of a chunk, one after the other.
 struct Rows<'a> {
     rest: &'a [u8],
@@ -28,8 +32,7 @@ struct Raw<'a> {
 }
 
 impl<'a> Iterator for Rows<'a> {
-    /// `None` for bytes that are no record.
-    type Item = Option<Raw<'a>>;
+    type Item = Result<Raw<'a>, Damaged>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -39,7 +42,7 @@ impl<'a> Iterator for Rows<'a> {
         if raw.is_none() {
             self.rest = &[];
         }
-        Some(raw)
+        Some(raw.ok_or(Damaged))
     }
 }
 
@@ -58,31 +61,35 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Option<Raw<'a>> {
     })
 }
 
-/// What is stored under `wanted` in the chunk under `key`; `None` if it cannot be read.
-pub(super) fn find<'a>(key: &[u8], chunk: &'a [u8], wanted: &[u8]) -> Option<Option<&'a [u8]>> {
+/// What is stored under `wanted` in the chunk under `key`.
+pub(super) fn find<'a>(
+    key: &[u8],
+    chunk: &'a [u8],
+    wanted: &[u8],
+) -> Result<Option<&'a [u8]>, Damaged> {
     let Some(rest) = chunk.strip_prefix(&MARK) else {
-        return Some((key == wanted).then_some(chunk));
+        return Ok((key == wanted).then_some(chunk));
     };
     for raw in (Rows { rest }) {
         let raw = raw?;
         let own = wanted.split_at_checked(raw.shared);
         if own.is_some_and(|(shared, rest)| key.starts_with(shared) && rest == raw.rest) {
-            return Some(Some(raw.stored));
+            return Ok(Some(raw.stored));
         }
     }
-    Some(None)
+    Ok(None)
 }
 
-/// The records of the chunk under `key`; `None` if it cannot be read.
-pub(super) fn rows(key: &[u8], chunk: &[u8]) -> Option<Vec<Row>> {
+/// The records of the chunk under `key`.
+pub(super) fn rows(key: &[u8], chunk: &[u8]) -> Result<Vec<Row>, Damaged> {
     let Some(rest) = chunk.strip_prefix(&MARK) else {
-        return Some(vec![(key.to_vec(), chunk.to_vec())]);
+        return Ok(vec![(key.to_vec(), chunk.to_vec())]);
     };
     Rows { rest }
         .map(|raw| {
             let raw = raw?;
-            let key = [key.get(..raw.shared)?, raw.rest].concat();
-            Some((key, raw.stored.to_vec()))
+            let shared = key.get(..raw.shared).ok_or(Damaged)?;
+            Ok(([shared, raw.rest].concat(), raw.stored.to_vec()))
         })
         .collect()
 }
@@ -139,19 +146,19 @@ mod tests {
             let rows_given: Vec<Row> = records.clone().into_iter().collect();
             let key = &rows_given[0].0;
             let chunk = encode(key, &rows_given);
-            prop_assert_eq!(rows(key, &chunk), Some(rows_given.clone()));
+            prop_assert_eq!(rows(key, &chunk), Ok(rows_given.clone()));
             for (own, stored) in &rows_given {
-                prop_assert_eq!(find(key, &chunk, own), Some(Some(stored.as_slice())));
+                prop_assert_eq!(find(key, &chunk, own), Ok(Some(stored.as_slice())));
             }
             let found = find(key, &chunk, &other);
-            prop_assert_eq!(found, Some(records.get(&other).map(Vec::as_slice)));
+            prop_assert_eq!(found, Ok(records.get(&other).map(Vec::as_slice)));
         }
 
         #[test]
         fn any_bytes_are_read_or_refused_without_panic(key: Vec<u8>, mut chunk: Vec<u8>, wanted: Vec<u8>) {
             chunk.splice(0..0, MARK);
-            rows(&key, &chunk);
-            find(&key, &chunk, &wanted);
+            drop(rows(&key, &chunk));
+            drop(find(&key, &chunk, &wanted));
         }
     }
 
@@ -161,7 +168,10 @@ mod tests {
         assert_eq!(encode(b"k", std::slice::from_ref(&row)), row.1);
         // Its chunk began with another one, which is gone.
         let chunk = encode(b"a", std::slice::from_ref(&row));
-        assert_eq!(rows(b"a", &chunk), Some(vec![row]));
-        assert_eq!(rows(b"a", chunk.get(..chunk.len() - 1).unwrap()), None);
+        assert_eq!(rows(b"a", &chunk), Ok(vec![row]));
+        assert_eq!(
+            rows(b"a", chunk.get(..chunk.len() - 1).unwrap()),
+            Err(Damaged)
+        );
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sled::{Batch, Db, IVec};
 
-use super::chunk::{self, Row};
+use super::chunk::{self, Damaged, Row};
 use crate::store::error::IndexError;
 use crate::store::scan::{Order, Span};
 use crate::store::schema::IN_ORDER;
@@ -35,7 +35,7 @@ pub(super) fn table(key: &[u8]) -> Option<&[u8]> {
 
 /// The records of a chunk.
 pub(super) fn rows(key: &[u8], chunk: &[u8]) -> Result<Vec<Row>, IndexError> {
-    chunk::rows(key, chunk).ok_or_else(|| unreadable(key))
+    chunk::rows(key, chunk).map_err(|Damaged| unreadable(key))
 }
 
 fn unreadable(key: &[u8]) -> IndexError {
@@ -53,7 +53,7 @@ pub(super) fn get(tree: &Db, table: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>
     let Some((first, chunk)) = holder(tree, table, key)? else {
         return Ok(None);
     };
-    let found = chunk::find(&first, &chunk, key).ok_or_else(|| unreadable(&first))?;
+    let found = chunk::find(&first, &chunk, key).map_err(|Damaged| unreadable(&first))?;
     Ok(found.map(<[u8]>::to_vec))
 }
 

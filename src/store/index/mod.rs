@@ -485,7 +485,7 @@ mod tests {
         index.apply(&writes.collect(), &Mark::default()).unwrap();
         let span = Span::of(b"step/\0".to_vec());
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
+            let changing = scope.spawn(|| {
                 for round in 0..600_u32 {
                     let at = round * 37 % 600;
                     let size = usize::try_from(round % 3 * 30 + 4).unwrap();
@@ -495,7 +495,7 @@ mod tests {
                     index.apply(&writes, &Mark::default()).unwrap();
                 }
             });
-            while !writer.is_finished() {
+            while !changing.is_finished() {
                 for order in [Order::Ascending, Order::Descending] {
                     let mut found = index.scan(&span, order, usize::MAX).unwrap();
                     if order == Order::Descending {
