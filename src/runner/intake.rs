@@ -79,10 +79,7 @@ pub(super) async fn accept(
             return Answer::Forged;
         }
         _ if context.dispatcher.open_runs() >= MOST_OPEN_RUNS => Ok(Answer::TryLater),
-        Verdict::Genuine(callback) => {
-            context.dispatcher.give_way().await;
-            genuine(context, &Arc::new(callback)).await
-        }
+        Verdict::Genuine(callback) => genuine(context, &Arc::new(callback)).await,
         Verdict::Unreadable(reason) => {
             context.telemetry.callback_unreadable(&reason);
             unreadable(context, body).await
@@ -109,6 +106,7 @@ async fn genuine(context: &Context, callback: &Arc<Callback>) -> Result<Answer, 
     let transaction = callback.transaction();
     // Deliveries about one transaction are taken in one after the other: their order counts.
     let _one_at_a_time = context.transaction_locks.lock(transaction).await;
+    context.dispatcher.give_way().await;
     let text = events::keep(&context.store, callback.text()).await?;
     let mut kept = EventContent::Callback(text);
     loop {

@@ -12,6 +12,7 @@
 //! part: so a record is rewritten a few times at the most, however few come at once. Records that
 //! are in the index never move to another chunk but in one batch with their removal from the first.
 
+use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +41,7 @@ pub(super) fn rows(key: &[u8], chunk: &[u8]) -> Result<Vec<Row>, IndexError> {
 
 fn unreadable(key: &[u8]) -> IndexError {
     let text = format!("the records from `{}` on are damaged", key.escape_ascii());
-    sled::Error::ReportableBug(text).into()
+    sled::Error::Io(io::Error::new(io::ErrorKind::InvalidData, text)).into()
 }
 
 /// The chunk that holds `key`, if there is any.

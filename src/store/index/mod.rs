@@ -475,6 +475,27 @@ mod tests {
     }
 
     #[test]
+    fn a_damaged_chunk_is_named_and_nothing_is_read_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = filled(dir.path(), 3, 1);
+        index.tree.insert(b"run/\0x", &[0xff, 0xff, 0, 5]).unwrap();
+        let said = |error: IndexError| error.0.to_string();
+        let expected = r"IO error: the records from `run/\x00x` on are damaged";
+        assert_eq!(said(index.get(b"run/\0y").unwrap_err()), expected);
+        let span = Span::of(b"run/\0".to_vec());
+        let scanned = index.scan(&span, Order::Ascending, 1);
+        assert_eq!(said(scanned.unwrap_err()), expected);
+        assert_eq!(said(index.records_after(&[]).unwrap_err()), expected);
+        let write = Writes::from([(b"run/\0y".to_vec(), Some(vec![1]))]);
+        let written = index.apply(&write, &Mark::default());
+        assert_eq!(said(written.unwrap_err()), expected);
+        let visited = index.visit(|(): &mut (), _, _| Ok(()));
+        let text = visited.unwrap_err().to_string();
+        assert_eq!(text, format!("sled cannot read it: {expected}"));
+        assert!(index.get(b"t00000").unwrap().is_some());
+    }
+
+    #[test]
     fn readers_miss_nothing_while_chunks_are_cut_and_filled() {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(dir.path(), 1024 * 1024).unwrap();
