@@ -322,3 +322,60 @@ fn cut(rows: &[Row]) -> Vec<&[Row]> {
     }
     chunks
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    const TABLE: &[u8] = b"step/\0";
+
+    fn tree(dir: &tempfile::TempDir) -> Db {
+        sled::Config::new().path(dir.path()).open().unwrap()
+    }
+
+    fn write(tree: &Db, cuts: &Cuts, rows: &[(u8, usize)]) {
+        let mut in_order = InOrder::new(tree, cuts);
+        for (at, size) in rows {
+            let value = vec![1; *size];
+            let key = [TABLE, &[*at]].concat();
+            in_order.write(TABLE, &key, Some(&value)).unwrap();
+        }
+        in_order.close().unwrap();
+    }
+
+    #[test]
+    fn whoever_reads_during_a_cut_reads_again_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, cuts) = (tree(&dir), Cuts::default());
+        write(&tree, &cuts, &[(1, 4), (2, 4)]);
+        cuts.0.fetch_add(1, Ordering::SeqCst);
+        let span = Span::of(TABLE.to_vec());
+        std::thread::scope(|scope| {
+            let (done, read) = channel();
+            let (tree, cuts, span) = (&tree, &cuts, &span);
+            scope.spawn(move || {
+                let found = scan(tree, cuts, TABLE, span, Order::Descending, 9);
+                done.send(found.unwrap().len()).unwrap();
+            });
+            let early = read.recv_timeout(Duration::from_millis(30));
+            cuts.0.fetch_add(1, Ordering::SeqCst);
+            assert_eq!(early, Err(RecvTimeoutError::Timeout));
+            assert_eq!(read.recv(), Ok(2));
+        });
+    }
+
+    #[test]
+    fn records_that_move_to_another_chunk_are_announced_and_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, cuts) = (tree(&dir), Cuts::default());
+        write(&tree, &cuts, &[(1, 4), (2, 4), (3, 4), (4, 4)]);
+        write(&tree, &cuts, &[(5, 4)]);
+        write(&tree, &cuts, &[(1, 9)]);
+        assert_eq!(cuts.0.load(Ordering::SeqCst), 0);
+        write(&tree, &cuts, &[(1, 2 * FULL)]);
+        assert_eq!(cuts.0.load(Ordering::SeqCst), 2);
+    }
+}
