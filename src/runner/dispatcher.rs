@@ -1,25 +1,20 @@
 //! Decides which run is executed next, and on which thread.
 //!
-//! Runs of one lane (a script's work on one transaction, one schedule's slots) are executed one after
-//! the other in the order accepted; handlers take turns, so that a flood for one does not starve
-//! the others; a script and the whole daemon have a limit of runs at once. A run that waits is not
-//! here, unless it keeps its lane meanwhile. Threads are the
-//! daemon's own, with large stacks, and started when they are needed.
-//!
-//! What is queued here is in the store too; a restart queues it again.
+//! The rules are in `queues`; this wakes and starts threads by them. Threads are the daemon's own, with
+//! large stacks, and started when they are needed.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::queues::Queues;
 use super::ticket::{Started, Ticket};
 use crate::config::Limits;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId};
-use crate::domain::run::Lane;
 use crate::telemetry::Telemetry;
 
 /// Stack of a script's thread, in bytes, before anything it nests. A script that calls as deep as
@@ -77,36 +72,6 @@ pub(super) struct Dispatcher {
     stack: usize,
     telemetry: Telemetry,
     execute: OnceLock<Execute>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Queues {
-    /// Runs that may be executed, by handler.
-    pub(super) ready: BTreeMap<HandlerId, VecDeque<Ticket>>,
-    /// Whose turn it is; every handler with something ready is in it once.
-    pub(super) turns: VecDeque<HandlerId>,
-    /// Runs behind the one of their lane that is queued, executed, retrying or waiting.
-    pub(super) lanes: HashMap<Lane, VecDeque<Ticket>>,
-    /// Runs that become ready later.
-    pub(super) later: BTreeMap<(Timestamp, RunId), Ticket>,
-    /// Runs that wait in front of their lane.
-    pub(super) waiting: HashSet<RunId>,
-    /// Runs that may go on before the thread that executed them last is done with them.
-    early: HashMap<RunId, Ticket>,
-    pub(super) executing: HashMap<RunId, HandlerId>,
-    executing_by_script: HashMap<String, usize>,
-    /// Runs of each handler that are not closed, ready or not.
-    open: HashMap<HandlerId, usize>,
-    pub(super) known: HashSet<RunId>,
-    /// Runs that are being executed and are to end at their next step.
-    pub(super) cancelling: HashSet<RunId>,
-    /// Runs that are kept from execution; see `holds`.
-    pub(super) held: HashSet<RunId>,
-    threads: usize,
-    waiting_threads: usize,
-    /// Whether a waiting thread was woken and has not come yet.
-    rousing: bool,
-    pub(super) stopping: bool,
 }
 
 impl Dispatcher {
@@ -273,11 +238,16 @@ impl Dispatcher {
         }
     }
 
+    /// Takes it that an execution's handler has returned, and that what is left to do needs no thread.
+    /// It gives its place to others, and keeps its lane until it has ended.
+    pub(super) fn leave_thread(&self, ticket: &Ticket) {
+        self.queues().leave_thread(ticket);
+    }
+
     /// Takes it that an execution has ended, on a script's thread or after it has left it.
     pub(super) fn finish(self: &Arc<Self>, ticket: &Ticket, after: &After, has_thread: bool) {
         let mut queues = self.queues();
-        queues.executing.remove(&ticket.run);
-        queues.free_place(&ticket.handler);
+        queues.end(ticket, has_thread);
         match after {
             After::Closed => {
                 queues.cancelling.remove(&ticket.run);
@@ -338,170 +308,15 @@ impl Dispatcher {
     }
 }
 
-impl Queues {
-    fn admit(&mut self, ticket: Ticket) {
-        if self.held.contains(&ticket.run) {
-            return;
-        }
-        if self.executing.contains_key(&ticket.run) {
-            self.early.insert(ticket.run, ticket);
-            return;
-        }
-        if !self.known.insert(ticket.run) {
-            self.go_on(ticket);
-            return;
-        }
-        *self.open.entry(ticket.handler.clone()).or_default() += 1;
-        if let Some(lane) = &ticket.lane {
-            match self.lanes.get_mut(lane) {
-                Some(behind) => {
-                    let lane = lane.clone();
-                    behind.push_back(ticket);
-                    self.let_pass(Some(&lane));
-                    return;
-                }
-                None => {
-                    self.lanes.insert(lane.clone(), VecDeque::new());
-                }
-            }
-        }
-        self.schedule(ticket);
-    }
-
-    /// While the run in front of a lane is to be tried again later, one behind it that comes back
-    /// from a wait goes first: it may hold just what the one in front needs, such as a `once`.
-    fn let_pass(&mut self, lane: Option<&Lane>) {
-        let behind = lane.and_then(|lane| self.lanes.get_mut(lane));
-        let Some(behind) = behind else { return };
-        let Some(place) = behind.iter().position(|ticket| ticket.comes_back) else {
-            return;
-        };
-        let mut retrying = self.later.iter();
-        let front = retrying.find(|(_, ticket)| ticket.lane.as_ref() == lane);
-        let Some(key) = front.map(|(key, _)| *key) else {
-            return;
-        };
-        if let (Some(mut front), Some(passing)) = (self.later.remove(&key), behind.remove(place)) {
-            front.due_at = Some(key.0);
-            behind.push_front(front);
-            self.schedule(passing);
-        }
-    }
-
-    /// Takes it that a run that is known waits no longer.
-    fn go_on(&mut self, ticket: Ticket) {
-        if ticket.waits {
-            return;
-        }
-        if self.waiting.remove(&ticket.run) {
-            self.schedule(ticket);
-            return;
-        }
-        let behind = ticket
-            .lane
-            .as_ref()
-            .and_then(|lane| self.lanes.get_mut(lane));
-        for other in behind.into_iter().flatten() {
-            if other.run == ticket.run {
-                other.waits = false;
-            }
-        }
-    }
-
-    fn schedule(&mut self, ticket: Ticket) {
-        if ticket.waits {
-            self.waiting.insert(ticket.run);
-            return;
-        }
-        match ticket.due_at {
-            Some(at) => {
-                self.later.insert((at, ticket.run), ticket);
-            }
-            None => self.make_ready(ticket),
-        }
-    }
-
-    fn make_ready(&mut self, ticket: Ticket) {
-        let handler = &ticket.handler;
-        let ready = self.ready.entry(handler.clone()).or_default();
-        if ready.is_empty() {
-            self.turns.push_back(handler.clone());
-        }
-        ready.push_back(ticket);
-    }
-
-    fn next(&mut self, most: usize, most_per_script: usize) -> Option<Ticket> {
-        if self.executing.len() >= most {
-            return None;
-        }
-        for _ in 0..self.turns.len() {
-            let handler = self.turns.pop_front()?;
-            let by_script = &self.executing_by_script;
-            let executing = by_script.get(&handler.script).copied().unwrap_or(0);
-            let Some(ready) = self.ready.get_mut(&handler) else {
-                continue;
-            };
-            if executing >= most_per_script {
-                self.turns.push_back(handler);
-                continue;
-            }
-            let Some(ticket) = ready.pop_front() else {
-                continue;
-            };
-            if ready.is_empty() {
-                self.ready.remove(&handler);
-            } else {
-                self.turns.push_back(handler.clone());
-            }
-            *self.executing_by_script.entry(handler.script).or_default() += 1;
-            self.executing.insert(ticket.run, ticket.handler.clone());
-            return Some(ticket);
-        }
-        None
-    }
-
-    fn free_place(&mut self, handler: &HandlerId) {
-        let script = &handler.script;
-        if let Some(count) = self.executing_by_script.get_mut(script) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.executing_by_script.remove(script);
-            }
-        }
-    }
-
-    /// Forgets a run whose lane does not wait for it.
-    pub(super) fn forget(&mut self, ticket: &Ticket) {
-        self.waiting.remove(&ticket.run);
-        self.known.remove(&ticket.run);
-        if let Some(count) = self.open.get_mut(&ticket.handler) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.open.remove(&ticket.handler);
-            }
-        }
-    }
-
-    pub(super) fn close(&mut self, ticket: &Ticket) {
-        self.forget(ticket);
-        let Some(lane) = &ticket.lane else { return };
-        let next = self.lanes.get_mut(lane).and_then(VecDeque::pop_front);
-        match next {
-            Some(next) => self.schedule(next),
-            None => {
-                self.lanes.remove(lane);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::mpsc;
 
+    use super::super::queues::MOST_ENDING;
     use super::*;
     use crate::domain::id::{Firing, SetHash, TransactionKey};
-    use crate::domain::run::{Input, Run};
+    use crate::domain::run::{Input, Lane, Run};
 
     fn limits(per_script: usize) -> Limits {
         Limits {
@@ -614,6 +429,42 @@ mod tests {
         let (took, taken) = tokio::join!(took(), async { dispatcher.take() });
         assert!(taken.is_some());
         assert_eq!(took, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_run_that_has_returned_gives_up_its_place_but_not_its_lane() {
+        let dispatcher = Arc::new(Dispatcher::new(&limits(1), Telemetry::default()));
+        let tickets = [("1", "one"), ("2", "one"), ("3", "two")];
+        let tickets = tickets.map(|(event, of)| ticket("a", event, of));
+        dispatcher.enqueue(Started(tickets.to_vec()));
+        let next = || dispatcher.queues().next(8, 1).map(|ticket| ticket.run);
+        assert_eq!(next(), Some(tickets[0].run));
+        assert_eq!(next(), None);
+        dispatcher.leave_thread(&tickets[0]);
+        assert_eq!(next(), Some(tickets[2].run));
+        dispatcher.leave_thread(&tickets[2]);
+        assert_eq!(next(), None);
+        // It is being executed until its end is on disk: a shutdown waits for it.
+        assert!(dispatcher.is_executing(tickets[0].run));
+        assert!(!dispatcher.drain(Duration::ZERO));
+        dispatcher.finish(&tickets[0], &After::Closed, false);
+        assert_eq!(next(), Some(tickets[1].run));
+    }
+
+    #[test]
+    fn no_run_begins_while_too_many_wait_for_the_disk() {
+        let dispatcher = Arc::new(Dispatcher::new(&limits(8), Telemetry::default()));
+        let tickets = (0..=MOST_ENDING).map(|at| ticket("a", &at.to_string(), &at.to_string()));
+        let tickets: Vec<_> = tickets.collect();
+        dispatcher.enqueue(Started(tickets.clone()));
+        let next = || dispatcher.queues().next(8, 8).map(|ticket| ticket.run);
+        for ticket in &tickets[..MOST_ENDING] {
+            assert_eq!(next(), Some(ticket.run));
+            dispatcher.leave_thread(ticket);
+        }
+        assert_eq!(next(), None);
+        dispatcher.finish(&tickets[0], &After::Closed, false);
+        assert_eq!(next(), Some(tickets[MOST_ENDING].run));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One execution of a run, from its turn to its end.
 //!
-//! Knows nothing of what is executed. While it is there, the run has its place among the executions at
-//! once; dropping it is what ends it.
+//! Knows nothing of what is executed. While it has its thread, the run has its place among the
+//! executions at once; dropping it is what ends it.
 
 use std::sync::Arc;
 
@@ -37,10 +37,10 @@ impl Execution {
         self.after = after;
     }
 
-    /// Leaves the script's thread to others, and keeps its place among the executions at once: it has
-    /// not ended, but what is left to do needs no thread.
-    pub(super) const fn leave_thread(&mut self) {
+    /// Leaves the script's thread to others: the run has not ended, but what is left to do needs none.
+    pub(super) fn leave_thread(&mut self) {
         self.has_thread = false;
+        self.dispatcher.leave_thread(&self.ticket);
     }
 }
 

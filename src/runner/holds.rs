@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::dispatcher::{Dispatcher, Queues};
+use super::dispatcher::Dispatcher;
+use super::queues::Queues;
 use super::ticket::Ticket;
 use crate::domain::id::RunId;
 use crate::domain::run::Run;

@@ -41,6 +41,7 @@ mod payments;
 mod people;
 mod plans;
 mod policy;
+mod queues;
 mod reachability;
 mod reconciled;
 mod replies;
