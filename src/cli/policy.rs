@@ -81,7 +81,7 @@ fn by_configuration(settings: &Settings, value: &Value) -> Result<Value, Failure
             };
             let decision = decide(&policy, proposal, &facts);
             if decision.verdict != Verdict::Refuse {
-                sums.add(&policy, proposal, None);
+                sums.count(&policy, proposal, None);
             }
             explained(&policy, proposal, &decision)
         })

@@ -117,7 +117,6 @@ impl Counter {
     }
 
     fn add(&mut self, scope: String, currency: &str, at: i64, units: i128) {
-        self.known_from = self.known_from.max(at.saturating_sub(self.reach));
         if at < self.known_from {
             return;
         }
@@ -130,6 +129,11 @@ impl Counter {
                 .or_default()
                 .add(at, units),
         }
+    }
+
+    /// Takes it that it is `now`: what is too old to count from then on may go.
+    fn forget(&mut self, now: i64) {
+        self.known_from = self.known_from.max(now.saturating_sub(self.reach));
         self.sweep();
     }
 
@@ -191,8 +195,19 @@ impl Sums {
         })
     }
 
-    /// Counts a payment from here on.
+    /// Counts a payment from here on, which is made now: what is too old to count beside it may be
+    /// forgotten.
     pub fn add(&mut self, policy: &Policy, payment: &Proposal, first_paid: Option<Timestamp>) {
+        self.change(policy, payment, first_paid, 1);
+        let now = payment.at.timestamp_millis();
+        for (_, counter) in self.counters(policy, payment, first_paid) {
+            counter.forget(now);
+        }
+    }
+
+    /// Counts a payment that was made at another time, which may be later than now if the clock was set
+    /// back: nothing is forgotten for it.
+    pub fn count(&mut self, policy: &Policy, payment: &Proposal, first_paid: Option<Timestamp>) {
         self.change(policy, payment, first_paid, 1);
     }
 
@@ -218,14 +233,24 @@ impl Sums {
         };
         let units = units(amount).saturating_mul(sign);
         let at = payment.at.timestamp_millis();
-        for (limit, counter) in policy.limits.iter().zip(&mut self.0) {
-            if limit.per != Per::Payment
-                && let Some(scope) = scope(limit.by, payment)
-                && limit.of.count(payment, first_paid, policy.zone)
-            {
-                counter.add(scope, &payment.currency, at, units);
-            }
+        for (scope, counter) in self.counters(policy, payment, first_paid) {
+            counter.add(scope, &payment.currency, at, units);
         }
+    }
+
+    /// The sums that a payment counts for, and under which scope.
+    fn counters<'a>(
+        &'a mut self,
+        policy: &'a Policy,
+        payment: &'a Proposal,
+        first_paid: Option<Timestamp>,
+    ) -> impl Iterator<Item = (String, &'a mut Counter)> {
+        let both = policy.limits.iter().zip(&mut self.0);
+        both.filter_map(move |(limit, counter)| {
+            let counts =
+                limit.per != Per::Payment && limit.of.count(payment, first_paid, policy.zone);
+            counts.then(|| Some((scope(limit.by, payment)?, counter)))?
+        })
     }
 
     /// What the limit of that number has counted since `start` in the scope, by currency. `None`

@@ -427,6 +427,45 @@ fn largest(limit: &Limit, zone: chrono_tz::Tz, of: &[&Proposal]) -> Decimal {
     sums.max().unwrap_or_default()
 }
 
+#[test]
+fn a_clock_set_back_by_days_makes_no_limit_forget_what_was_paid() {
+    let limits = vec![limit("l", "7", "BTC", Per::Rolling(TimeDelta::hours(30)))];
+    let policy = Policy {
+        limits,
+        ..Policy::default()
+    };
+    let paid = |amount, at| Proposal {
+        at,
+        ..payment("BTC", amount)
+    };
+    let first = paid("5", at("2026-11-20T12:00:00Z"));
+    let days_later = paid("1", at("2026-11-24T12:00:00Z"));
+    let in_between = paid("3", at("2026-11-21T12:00:00Z"));
+    let rates = Rates::default();
+    let verdict = |sums: &Sums| {
+        let facts = Facts {
+            sums,
+            first_paid: None,
+            rates: &rates,
+        };
+        decide(&policy, &in_between, &facts).verdict
+    };
+    let mut sums = Sums::new(&policy, Sums::needed_from(&policy, first.at));
+    sums.add(&policy, &first, None);
+    sums.add(&policy, &days_later, None);
+    // What is forgotten is known to be.
+    assert!(!sums.reach(&policy, in_between.at));
+    sums = Sums::new(&policy, Sums::needed_from(&policy, in_between.at));
+    for payment in [&first, &days_later] {
+        sums.count(&policy, payment, None);
+    }
+    sums.take_back(&policy, &days_later, None);
+    assert!(sums.reach(&policy, in_between.at));
+    assert_eq!(verdict(&sums), Verdict::Refuse);
+    sums.take_back(&policy, &first, None);
+    assert_eq!(verdict(&sums), Verdict::Allow);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
@@ -470,7 +509,7 @@ proptest! {
                         let mut known = kept.clone();
                         known.sort_by_key(|one| one.at);
                         for one in &known {
-                            sums.add(&policy, one, None);
+                            sums.count(&policy, one, None);
                         }
                     }
                     let facts = Facts { sums: &sums, first_paid: None, rates: &rates };

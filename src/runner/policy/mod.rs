@@ -289,7 +289,7 @@ impl Counted {
                     }
                     if !self.reserved.contains_key(&id) {
                         let payment = spent.proposal(at, id.clone());
-                        sums.add(&self.policy, &payment, spent.first_paid);
+                        sums.count(&self.policy, &payment, spent.first_paid);
                     }
                     last = Some((at, id));
                 }
@@ -299,7 +299,7 @@ impl Counted {
             }
         }
         for taken in self.reserved.values() {
-            sums.add(&self.policy, &taken.payment, taken.first_paid);
+            sums.count(&self.policy, &taken.payment, taken.first_paid);
         }
         // What was given back meanwhile was not counted any more.
         self.returning.retain(|id, _| seen.contains(id));
