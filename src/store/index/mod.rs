@@ -39,6 +39,9 @@ const SEGMENT: usize = 4 * 1024 * 1024;
 /// How often, and after which pause, it is tried whether sled has let go of its file.
 const RELEASE_TRIES: usize = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+/// After so many rows the thread of the index lets others have the processor: it is never in a hurry,
+/// and the writer, for which everybody waits, would else get it only when its share is used up.
+const ROWS_A_TURN: usize = 8;
 /// How many records a visiting thread takes for itself at a time.
 const VISITED_AT_ONCE: usize = 512;
 
@@ -192,7 +195,10 @@ impl Index {
             return Err(sled::Error::Unsupported("as a test".into()).into());
         }
         let mut in_order = InOrder::new(&self.tree, &self.cuts);
-        for (key, value) in writes {
+        for (place, (key, value)) in writes.enumerate() {
+            if place % ROWS_A_TURN == 0 {
+                std::thread::yield_now();
+            }
             match (in_order::table(key), value) {
                 (Some(table), value) => in_order.write(table, key, value)?,
                 (None, Some(stored)) => drop(self.tree.insert(key, stored)?),
