@@ -194,6 +194,19 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     /// When it was parked or ended.
     pub ended_at: Option<Timestamp>,
+    /// The last of its steps, once it has succeeded, if they are not among the others: a run that is
+    /// over at once is one record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_steps: Option<Steps>,
+}
+
+/// Steps of a run that follow each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Steps {
+    /// The number of the first one.
+    pub first: u64,
+    /// All of them.
+    pub entries: Vec<JournalEntry>,
 }
 
 impl Run {
@@ -228,6 +241,7 @@ impl Run {
             created_at: at,
             started_at: None,
             ended_at: None,
+            last_steps: None,
         }
     }
 }

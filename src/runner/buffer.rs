@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::RunId;
 use crate::domain::money::{decimal_from_json, json_from_decimal};
-use crate::domain::run::{JournalEntry, Run};
+use crate::domain::run::{JournalEntry, Run, Steps};
 use crate::scripting::effects::{Code, Failure, LogLevel, StateAccess};
 use crate::store::schema::{ONCE, ONCE_CLAIMS, STATE, STEPS};
 use crate::store::{Changes, Order, Range, ReadError, Store, Versioned};
@@ -24,6 +24,10 @@ const LIST_LIMIT: usize = 10_000;
 
 /// The most bytes of several journal entries in one record.
 const CHUNK: usize = 16 * 1024;
+
+/// The most bytes of summaries of entries that are kept in the run's record. Four times as much,
+/// which is what they take at the most, are half of what a record holds.
+const FEW: usize = 4 * 1024;
 
 /// The bytes of summaries after which a buffer is written. Twice as much, which is what they take at
 /// the most, is well below what one commit holds.
@@ -211,6 +215,22 @@ impl Buffer {
         Ok(value)
     }
 
+    /// Takes the entries out, if one record holds them all and a run too.
+    pub(super) fn take_few(&mut self) -> Option<Steps> {
+        if self.summaries > FEW {
+            return None;
+        }
+        let first = match chunks(&self.entries).as_slice() {
+            [(first, _)] => *first,
+            [] | [_, _, ..] => return None,
+        };
+        let entries = std::mem::take(&mut self.entries);
+        Some(Steps {
+            first,
+            entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+        })
+    }
+
     /// Adds everything to `changes`. The commit is refused when state that was read here and then
     /// written, or a closure that was begun here, has been changed by another run meanwhile; the
     /// execution must then start again.
@@ -313,9 +333,37 @@ fn add(stored: Option<&Value>, number: &Value, key: &str) -> Result<Value, Acces
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::run::{Asked, Outcome};
 
     fn number(text: &str) -> Value {
         serde_json::from_str(text).unwrap()
+    }
+
+    fn buffer(summaries: &[usize]) -> Buffer {
+        let mut buffer = Buffer::default();
+        for (step, length) in (3..).zip(summaries) {
+            let entry = JournalEntry {
+                request: Asked::new("log", &"\u{1}".repeat(*length)),
+                outcome: Outcome::Value(Value::Null),
+                site: "x.rhai:1".to_owned(),
+                at: Timestamp::UNIX_EPOCH,
+            };
+            buffer.push(step, entry);
+        }
+        buffer
+    }
+
+    #[test]
+    fn a_few_steps_fit_into_the_record_of_their_run_and_many_stay() {
+        let mut few = buffer(&[30, 40]);
+        let taken = few.take_few().unwrap();
+        assert_eq!((taken.first, taken.entries.len()), (3, 2));
+        assert!(few.is_empty());
+        for stay in [&[][..], &[5_000], &[10; 2_000], &[2_000, 2_000]] {
+            let mut buffer = buffer(stay);
+            assert!(buffer.take_few().is_none());
+            assert_eq!(buffer.unwritten(), stay.len());
+        }
     }
 
     #[test]

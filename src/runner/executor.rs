@@ -299,6 +299,10 @@ async fn conclude(
     if state.is_closed() {
         run.ended_at = Some(now);
     }
+    // Nobody tries a run again that has succeeded, so nothing but the run needs to know them.
+    if state == RunState::Succeeded {
+        run.last_steps = world.and_then(|world| world.take_few_steps());
+    }
     let mut changes = Changes::new();
     let happening = context.waits.happening().await;
     let started = world.map(|world| world.write(&happening, &mut changes));
@@ -326,6 +330,7 @@ async fn conclude(
             let verdict = Verdict::parked(error.to_string());
             run.state = RunState::Queued;
             run.ended_at = None;
+            run.last_steps = None;
             Box::pin(conclude(context, run, None, &verdict)).await
         }
         Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,

@@ -85,7 +85,7 @@ impl Handle {
         let run = self.find_run(id)?;
         let mut row = run_row(&run, self.run_state(&run));
         let (payments, payments_made) = self.payments_of(&run)?;
-        let journal = self.journal(run.id)?;
+        let journal = self.journal(&run)?;
         if let Some(object) = row.as_object_mut() {
             let input = serde_json::to_value(&run.input).unwrap_or(Value::Null);
             let current = self.context.generations.current();
@@ -109,7 +109,7 @@ impl Handle {
     /// When there is no run of that id, or the store cannot be read.
     pub fn run_logs(&self, id: &str) -> Result<Value, ViewError> {
         let run = self.find_run(id)?;
-        let journal = self.journal(run.id)?;
+        let journal = self.journal(&run)?;
         let lines: Vec<Value> = journal.into_iter().flat_map(log_rows).collect();
         Ok(json!({
             "run": run.id,
@@ -136,13 +136,13 @@ impl Handle {
         }
     }
 
-    fn journal(&self, run: RunId) -> Result<Vec<Chunk>, ReadError> {
+    fn journal(&self, run: &Run) -> Result<Vec<Chunk>, ReadError> {
         let store = &self.context.store;
         let mut chunks: Vec<Chunk> = Vec::new();
         loop {
-            let range = Range::within(&run);
+            let range = Range::within(&run.id);
             let range = match chunks.last() {
-                Some((first, _)) => range.after(&(run, *first)),
+                Some((first, _)) => range.after(&(run.id, *first)),
                 None => range,
             };
             let found = store.scan_each(&STEPS, &range, AT_ONCE, Order::Ascending)?;
@@ -153,6 +153,8 @@ impl Handle {
                     .map(|((_, first), entries)| (first, entries)),
             );
             if is_all {
+                let last = run.last_steps.clone();
+                chunks.extend(last.map(|steps| (steps.first, Ok(steps.entries))));
                 return Ok(chunks);
             }
         }

@@ -18,7 +18,7 @@ use super::ticket::Started;
 use super::waits::Happening;
 use crate::crash_point::CrashPoint;
 use crate::domain::idempotency::Position;
-use crate::domain::run::{Asked, JournalEntry, Outcome, Replay, Run, replay};
+use crate::domain::run::{Asked, JournalEntry, Outcome, Replay, Run, Steps, replay};
 use crate::scripting::effects::{Awaited, Code, Effects, Failure, Interrupt, Request, Site, Stop};
 use crate::store::{Changes, CommitError, ReadError};
 
@@ -108,6 +108,11 @@ impl World {
         if let Some(step) = progress.failed.take() {
             progress.buffer.forget(step);
         }
+    }
+
+    /// Takes out the steps that are not yet written, if the run's own record holds them.
+    pub(super) fn take_few_steps(&self) -> Option<Steps> {
+        self.progress().buffer.take_few()
     }
 
     /// Adds what is not yet written to the commit that ends this execution. Answers the runs that

@@ -29,11 +29,11 @@ pub(super) fn to_dynamic(value: Value) -> Result<Dynamic, String> {
         }
         Value::Object(fields) => {
             // Collected, which makes a sorted map of sorted fields at once.
-            let map: Result<Map, String> = fields
-                .into_iter()
-                .map(|(key, value)| Ok((key.into(), to_dynamic(value)?)))
-                .collect();
-            Dynamic::from_map(map?)
+            let mut sorted = Vec::with_capacity(fields.len());
+            for (key, value) in fields {
+                sorted.push((key.into(), to_dynamic(value)?));
+            }
+            Dynamic::from_map(sorted.into_iter().collect())
         }
     })
 }

@@ -4,14 +4,21 @@
 //! version and everything behind it. So a value that sits under the wrong key or has a flipped bit
 //! is noticed on every read, whatever the index itself believes.
 
+use std::cell::RefCell;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::packing::{Dictionary, pack, unpack};
 
 const VERSION: usize = 2;
 const HEAD: usize = VERSION + 4;
-/// Bytes that few records go beyond.
-const USUAL: usize = 512;
+/// Bytes that a record is made in and few go beyond.
+const USUAL: usize = 8 * 1024;
+
+thread_local! {
+    /// What the last record of the thread was made in: its JSON, and the packed form.
+    static ROOM: RefCell<[Vec<u8>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
 
 /// The stored form of a record.
 #[derive(Debug)]
@@ -28,22 +35,19 @@ pub(super) fn encode<V: Serialize + ?Sized>(
     dictionary: Option<Dictionary>,
     record: &V,
 ) -> Result<Encoded, serde_json::Error> {
-    let mut stored = Vec::with_capacity(USUAL);
+    // Taken, so that a record which makes others while it is written finds none, not this one.
+    let [mut json, mut room] = ROOM.take();
+    json.clear();
+    serde_json::to_writer(&mut json, record)?;
+    let packed = dictionary.and_then(|dictionary| pack(dictionary, &json, &mut room));
+    let kept = packed.unwrap_or(&json);
+    let mut stored = Vec::with_capacity(HEAD + kept.len());
     stored.extend(version.to_be_bytes());
-    stored.extend([0; HEAD - VERSION]);
-    serde_json::to_writer(&mut stored, record)?;
-    let size = stored.len();
-    if let Some(dictionary) = dictionary
-        && let Some(json) = stored.get(HEAD..)
-        && let Some(packed) = pack(dictionary, json)
-    {
-        stored.truncate(HEAD);
-        stored.extend(packed);
-        stored.shrink_to_fit();
-    }
-    if let Some((head, kept)) = stored.split_at_mut_checked(HEAD) {
-        let checksum = checksum(key, version, kept).to_be_bytes();
-        head.split_at_mut(VERSION).1.copy_from_slice(&checksum);
+    stored.extend(checksum(key, version, kept).to_be_bytes());
+    stored.extend(kept);
+    let size = HEAD + json.len();
+    if json.len() <= USUAL {
+        ROOM.set([json, room]);
     }
     Ok(Encoded { stored, size })
 }

@@ -79,10 +79,11 @@ pub const EVENTS_BY_PAYMENT: Table<(ForeignId, u64), String> = Table::new("event
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
 /// Every run, in the order accepted.
-pub const RUNS: Table<RunId, Run> = Table::new("run/", 1).packed(Dictionary::Runs);
+pub const RUNS: Table<RunId, Run> = Table::new("run/", 2).packed(Dictionary::RunsWithSteps);
 /// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
 pub const OPEN_RUNS: Table<RunId, Mark> = Table::new("run_open/", 1);
-/// The journals of all runs: what one commit added, by run and the number of the first step in it.
+/// The journals of runs: what one commit added, by run and the number of the first step in it. The
+/// last steps of a run may be in its own record; see `Run::last_steps`.
 pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> =
     Table::new("step/", 1).packed(Dictionary::Steps);
 
