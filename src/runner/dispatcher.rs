@@ -59,8 +59,6 @@ pub(super) type Execute = Arc<dyn Fn(Arc<Dispatcher>, Ticket) + Send + Sync>;
 /// The queue in front of the script threads.
 pub(super) struct Dispatcher {
     queues: Mutex<Queues>,
-    /// Something was queued, or it stops.
-    pub(super) changed: Condvar,
     /// A thread has ended its run.
     idle: Condvar,
     /// How many runs are ready.
@@ -79,7 +77,6 @@ impl Dispatcher {
         let levels = limits.array_size.max(limits.map_size);
         Self {
             queues: Mutex::default(),
-            changed: Condvar::new(),
             idle: Condvar::new(),
             ready: AtomicUsize::new(0),
             caught_up: Notify::new(),
@@ -157,7 +154,9 @@ impl Dispatcher {
     pub(super) fn drain(&self, patience: Duration) -> bool {
         let mut queues = self.queues();
         queues.stopping = true;
-        self.changed.notify_all();
+        for thread in queues.waiting_threads.drain(..) {
+            thread.unpark();
+        }
         let (queues, _) = self
             .idle
             .wait_timeout_while(queues, patience, |queues| !queues.executing.is_empty())
@@ -178,10 +177,10 @@ impl Dispatcher {
         };
         let wanted = queues.ready.values().map(VecDeque::len).sum::<usize>();
         if wanted > coming {
-            self.rouse(queues);
+            Self::rouse(queues);
         }
         let missing = wanted
-            .saturating_sub(queues.waiting_threads.saturating_add(coming))
+            .saturating_sub(queues.waiting_threads.len().saturating_add(coming))
             .min(self.most.saturating_sub(queues.threads));
         for _ in 0..missing {
             let number = queues.threads;
@@ -201,11 +200,15 @@ impl Dispatcher {
     }
 
     /// Wakes one waiting thread, which wakes the next when it leaves something behind: so a burst of
-    /// work wakes as many threads as it keeps busy, not as many as there are.
-    fn rouse(&self, queues: &mut Queues) {
-        if !queues.rousing && queues.waiting_threads > 0 && !queues.ready.is_empty() {
+    /// work wakes as many threads as it keeps busy, not as many as there are. The one that went to
+    /// wait last comes first, because what it works with is still at hand.
+    fn rouse(queues: &mut Queues) {
+        if !queues.rousing
+            && !queues.ready.is_empty()
+            && let Some(thread) = queues.waiting_threads.pop()
+        {
             queues.rousing = true;
-            self.changed.notify_one();
+            thread.unpark();
         }
     }
 
@@ -225,17 +228,26 @@ impl Dispatcher {
             }
             if let Some(ticket) = queues.next(self.most, self.most_per_script) {
                 self.gauge(&queues);
-                self.rouse(&mut queues);
+                Self::rouse(&mut queues);
                 return Some(ticket);
             }
-            queues.waiting_threads += 1;
-            queues = self
-                .changed
-                .wait(queues)
-                .unwrap_or_else(PoisonError::into_inner);
-            queues.waiting_threads = queues.waiting_threads.saturating_sub(1);
+            queues = self.wait(queues);
             queues.rousing = false;
         }
+    }
+
+    /// Waits on this thread until it is woken.
+    fn wait<'a>(&'a self, mut queues: MutexGuard<'a, Queues>) -> MutexGuard<'a, Queues> {
+        let this = std::thread::current();
+        let id = this.id();
+        queues.waiting_threads.push(this);
+        while queues.waiting_threads.iter().any(|waits| waits.id() == id) {
+            drop(queues);
+            // May return for no reason.
+            std::thread::park();
+            queues = self.queues();
+        }
+        queues
     }
 
     /// Takes it that an execution's handler has returned, and that what is left to do needs no thread.
@@ -402,7 +414,7 @@ mod tests {
         fn until_all_others_wait(&self) {
             loop {
                 let queues = self.dispatcher.queues();
-                if queues.waiting_threads + 1 == queues.threads {
+                if queues.waiting_threads.len() + 1 == queues.threads {
                     return;
                 }
                 drop(queues);

@@ -8,6 +8,7 @@
 //! What is queued here is in the store too; a restart queues it again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::thread::Thread;
 
 use super::ticket::Ticket;
 use crate::domain::clock::Timestamp;
@@ -46,7 +47,8 @@ pub(super) struct Queues {
     /// Runs that are kept from execution; see `holds`.
     pub(super) held: HashSet<RunId>,
     pub(super) threads: usize,
-    pub(super) waiting_threads: usize,
+    /// Threads that wait for work, in the order in which they began to.
+    pub(super) waiting_threads: Vec<Thread>,
     /// Whether a waiting thread was woken and has not come yet.
     pub(super) rousing: bool,
     pub(super) stopping: bool,
