@@ -1,6 +1,7 @@
 //! The only way to learn what time it is. Everyone who needs the time is handed a [`Clock`].
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serializer;
 
 /// An instant, in UTC. Stored and shown with millisecond precision.
 pub type Timestamp = DateTime<Utc>;
@@ -8,7 +9,29 @@ pub type Timestamp = DateTime<Utc>;
 /// The instant as it is shown everywhere: `2026-11-22T09:00:00.000Z`.
 #[must_use]
 pub fn shown(at: Timestamp) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Writes an instant as serde writes it, as one text instead of character by character.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+/// The same, when there is one.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize_some<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serialize(at, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Tells the time. One of the crate's few seams: tests and the script test runner set it.
@@ -28,5 +51,37 @@ impl Clock for SystemClock {
     )]
     fn now(&self) -> Timestamp {
         Utc::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Serialize;
+
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Two {
+        #[serde(serialize_with = "serialize")]
+        one: Timestamp,
+        #[serde(serialize_with = "serialize_some")]
+        other: Option<Timestamp>,
+    }
+
+    proptest! {
+        #[test]
+        fn instants_are_written_as_serde_writes_them(
+            second in -70_000_000_000_i64..300_000_000_000,
+            nanos in 0..1_000_000_000_u32,
+            unit in prop::sample::select(vec![1, 1_000, 1_000_000, 1_000_000_000]),
+        ) {
+            let at = Timestamp::from_timestamp(second, nanos / unit * unit).unwrap();
+            for other in [None, Some(at)] {
+                let text = serde_json::to_string(&Two { one: at, other }).unwrap();
+                let chrono = serde_json::json!({ "one": at, "other": other });
+                prop_assert_eq!(text, chrono.to_string());
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::clock::Timestamp;
+use super::clock::{self, Timestamp};
 use super::id::{Firing, HandlerId, RunId, SetHash, TransactionKey};
 use super::wait::Wait;
 
@@ -182,6 +182,7 @@ pub struct Run {
     /// How often the world has failed it.
     pub tries: u32,
     /// When it will be tried again, while it is retrying.
+    #[serde(serialize_with = "clock::serialize_some")]
     pub due_at: Option<Timestamp>,
     /// What it waits for, while it is waiting; afterwards, until the step is answered, what it
     /// waited for.
@@ -189,10 +190,13 @@ pub struct Run {
     /// Why it was tried again or parked, rendered for people.
     pub error: Option<String>,
     /// When the firing was accepted.
+    #[serde(serialize_with = "clock::serialize")]
     pub created_at: Timestamp,
     /// When it was last executed.
+    #[serde(serialize_with = "clock::serialize_some")]
     pub started_at: Option<Timestamp>,
     /// When it was parked or ended.
+    #[serde(serialize_with = "clock::serialize_some")]
     pub ended_at: Option<Timestamp>,
     /// The last of its steps, once it has succeeded, if they are not among the others: a run that is
     /// over at once is one record.
@@ -256,6 +260,7 @@ pub struct JournalEntry {
     /// The script's file and line, as `file:line`.
     pub site: String,
     /// When it was recorded.
+    #[serde(serialize_with = "clock::serialize")]
     pub at: Timestamp,
 }
 

@@ -23,12 +23,12 @@ use super::ticket::{Started, Ticket};
 use super::waits::{self, Happening};
 use super::world::World;
 use crate::crash_point::CrashPoint;
-use crate::domain::handler::{Handler, Retry};
+use crate::domain::handler::Retry;
 use crate::domain::retry::delay;
 use crate::domain::run::{Input, JournalEntry, Run, RunEvent, RunState};
 use crate::domain::wait::WaitFor;
 use crate::scripting::effects::Interrupt;
-use crate::scripting::{Ended, ScriptError};
+use crate::scripting::{Ended, ScriptError, ScriptSet};
 use crate::store::schema::{EVENTS, OPEN_RUNS, PAYMENTS, PLANS, RUNS, STEPS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
@@ -88,15 +88,13 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
     let begun = context.clock.now();
     let fresh = ticket.fresh.as_deref();
     let read = match fresh {
-        Some(fresh) => Some(fresh.run.clone()),
-        None => context.store.get(&RUNS, &ticket.run)?,
+        Some(fresh) => Some(Arc::clone(&fresh.run)),
+        None => context.store.get(&RUNS, &ticket.run)?.map(Arc::new),
     };
-    let Some(mut run) = read else {
+    let Some(read) = read.filter(|run| !run.state.is_closed()) else {
         return Ok(Close::Nothing(After::Closed));
     };
-    if run.state.is_closed() {
-        return Ok(Close::Nothing(After::Closed));
-    }
+    let mut run = Run::clone(&read);
     run.started_at = Some(begun);
     if let Ok(due) = run.state.next(RunEvent::Due) {
         run.state = due;
@@ -104,7 +102,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
     if context.dispatcher.is_cancelling(run.id) {
         return Ok(Close::Ended(Box::new(run), None, Verdict::cancelled()));
     }
-    let (set, handler) = match find_handler(context, &run) {
+    let (set, retry, timeout) = match find_handler(context, &run) {
         Ok(found) => found,
         Err(SetError::Read(error)) => return Err(error),
         Err(error) => {
@@ -124,14 +122,9 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         }
         Err(error) => return Err(error),
     };
-    let limit = handler.timeout.unwrap_or(context.limits.timeout);
+    let limit = timeout.unwrap_or(context.limits.timeout);
     let deadline = Instant::now() + limit;
-    let world = Arc::new(World::new(
-        Arc::clone(context),
-        run.clone(),
-        recorded,
-        deadline,
-    ));
+    let world = Arc::new(World::new(Arc::clone(context), read, recorded, deadline));
     let effects = Arc::clone(&world);
     let executed = catch_unwind(AssertUnwindSafe(|| {
         set.execute(&run.handler, input, effects, deadline.into_std())
@@ -144,7 +137,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         let verdict = Verdict::parked(text.to_owned());
         return Ok(Close::Ended(Box::new(run), None, verdict));
     };
-    Ok(match judge(&run, handler.retry, &world, ended, limit) {
+    Ok(match judge(&run, retry, &world, ended, limit) {
         Judged::Verdict(verdict) => Close::Ended(Box::new(run), Some(world), verdict),
         Judged::Suspended(suspension) => Close::Suspended(Box::new(run), world, suspension),
         Judged::Nothing(after) => Close::Nothing(after),
@@ -163,18 +156,18 @@ fn journal(context: &Context, run: &Run) -> Result<Vec<JournalEntry>, ReadError>
         .collect())
 }
 
+/// The run's script set, and how its handler is tried and for how long it may take.
 fn find_handler(
     context: &Context,
     run: &Run,
-) -> Result<(Arc<crate::scripting::ScriptSet>, Handler), SetError> {
+) -> Result<(Arc<ScriptSet>, Retry, Option<Duration>), SetError> {
     let set = context.generations.pinned(&run.set)?;
-    let handler = set
-        .handlers()
-        .iter()
+    let mut handlers = set.handlers().iter();
+    let handler = handlers
         .find(|handler| handler.id == run.handler)
-        .cloned()
         .ok_or_else(|| SetError::Missing(run.set.clone()))?;
-    Ok((set, handler))
+    let (retry, timeout) = (handler.retry, handler.timeout);
+    Ok((set, retry, timeout))
 }
 
 fn input(context: &Context, run: &Run) -> Result<Value, ReadError> {

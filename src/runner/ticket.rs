@@ -25,7 +25,7 @@ pub(super) struct Ticket {
 /// A run that has just been accepted, and the event it is given.
 #[derive(Debug)]
 pub(super) struct Fresh {
-    pub(super) run: Run,
+    pub(super) run: Arc<Run>,
     pub(super) event: Arc<Given>,
 }
 
@@ -49,7 +49,10 @@ impl Ticket {
         let ticket = Self::of(&run);
         let event = Arc::clone(event);
         Self {
-            fresh: Some(Arc::new(Fresh { run, event })),
+            fresh: Some(Arc::new(Fresh {
+                run: Arc::new(run),
+                event,
+            })),
             ..ticket
         }
     }

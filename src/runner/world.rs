@@ -34,7 +34,7 @@ const MOST_UNWRITTEN: usize = 1_000;
 /// One execution of a run.
 pub(super) struct World {
     pub(super) context: Arc<Context>,
-    pub(super) run: Run,
+    pub(super) run: Arc<Run>,
     pub(super) deadline: Instant,
     /// The journal as it was when this execution began.
     recorded: Vec<JournalEntry>,
@@ -61,7 +61,7 @@ impl World {
     /// An execution of `run`, whose journal is `recorded`.
     pub(super) fn new(
         context: Arc<Context>,
-        run: Run,
+        run: Arc<Run>,
         recorded: Vec<JournalEntry>,
         deadline: Instant,
     ) -> Self {

@@ -29,7 +29,9 @@ impl Recent {
     /// Says what is written under a key.
     pub(super) fn set(&mut self, key: &[u8], checksum: Option<u32>) {
         if self.young.len() >= MOST && !self.young.contains_key(key) {
-            self.old = std::mem::take(&mut self.young);
+            std::mem::swap(&mut self.old, &mut self.young);
+            // Its room stays: making it anew, by and by, took as long as all the rest.
+            self.young.clear();
         }
         self.young.insert(key.to_vec(), Written(checksum));
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{BlobHash, Dictionary, Key, Table};
-use crate::domain::clock::Timestamp;
+use crate::domain::clock::{self, Timestamp};
 use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
 use crate::domain::pause::Pause;
 use crate::domain::payment::Payment;
@@ -188,6 +188,7 @@ pub struct EventRecord {
     /// What came.
     pub content: EventContent,
     /// When it was accepted.
+    #[serde(serialize_with = "clock::serialize")]
     pub received_at: Timestamp,
     /// Its place in the order in which things are accepted; unique.
     pub order: u64,
