@@ -79,7 +79,7 @@ pub const EVENTS_BY_PAYMENT: Table<(ForeignId, u64), String> = Table::new("event
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
 /// Every run, in the order accepted.
-pub const RUNS: Table<RunId, Run> = Table::new("run/", 2).packed(Dictionary::RunsWithSteps);
+pub const RUNS: Table<RunId, Run> = Table::new("run/", 2).packed(Dictionary::Runs);
 /// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
 pub const OPEN_RUNS: Table<RunId, Mark> = Table::new("run_open/", 1);
 /// The journals of runs: what one commit added, by run and the number of the first step in it. The
@@ -317,4 +317,30 @@ pub struct SetRecord {
     pub files: BTreeMap<String, BlobHash>,
     /// When it was first loaded.
     pub loaded_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_run_from_before_its_last_steps_were_in_its_record_is_read() {
+        let id = RunId::new(418);
+        let run = json!({
+            "id": id, "handler": {"script": "s", "name": "h"},
+            "firing": {"event": "e"}, "input": {"event": "e"}, "set": "0", "lane": null,
+            "state": "succeeded", "tries": 0, "due_at": null, "wait": null, "error": null,
+            "created_at": "2026-11-29T12:00:00.123456789Z", "started_at": null,
+            "ended_at": "2026-11-29T12:00:01Z",
+        });
+        let before: Table<RunId, Value> = Table::new(RUNS.prefix(), 1).packed(Dictionary::Runs);
+        let key = before.stored_key(&id);
+        let stored = before.encode(&key, &run).unwrap().stored;
+        let read = RUNS.decode(&key, &stored).unwrap();
+        assert_eq!((read.id, read.last_steps.as_ref()), (id, None));
+        // Written again it says the same.
+        assert_eq!(serde_json::to_value(&read).unwrap(), run);
+    }
 }

@@ -22,24 +22,16 @@ use std::borrow::Cow;
 pub enum Dictionary {
     /// Events, with the callbacks in them.
     Events = 1,
-    /// Runs, as they were packed before their last steps were among them.
+    /// Runs.
     Runs = 2,
     /// Steps of runs.
     Steps = 3,
     /// Payments.
     Payments = 4,
-    /// Runs.
-    RunsWithSteps = 5,
 }
 
 impl Dictionary {
-    const ALL: [Self; 5] = [
-        Self::Events,
-        Self::Runs,
-        Self::Steps,
-        Self::Payments,
-        Self::RunsWithSteps,
-    ];
+    const ALL: [Self; 4] = [Self::Events, Self::Runs, Self::Steps, Self::Payments];
 
     const fn words(self) -> &'static str {
         match self {
@@ -47,7 +39,6 @@ impl Dictionary {
             Self::Runs => include_str!("runs.txt"),
             Self::Steps => include_str!("steps.txt"),
             Self::Payments => include_str!("payments.txt"),
-            Self::RunsWithSteps => include_str!("runs_with_steps.txt"),
         }
     }
 
@@ -157,7 +148,6 @@ mod tests {
         2 Runs 33d3c6fb
         3 Steps 795be974
         4 Payments 0c0b0500
-        5 RunsWithSteps 9e59cffb
         ");
     }
 }
