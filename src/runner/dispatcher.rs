@@ -179,8 +179,10 @@ impl Dispatcher {
         if wanted > coming {
             Self::rouse(queues);
         }
+        // One that was woken has left those that wait, and comes.
+        let there = queues.waiting_threads.len() + usize::from(queues.rousing);
         let missing = wanted
-            .saturating_sub(queues.waiting_threads.len().saturating_add(coming))
+            .saturating_sub(there.saturating_add(coming))
             .min(self.most.saturating_sub(queues.threads));
         for _ in 0..missing {
             let number = queues.threads;
@@ -477,6 +479,21 @@ mod tests {
         assert_eq!(next(), None);
         dispatcher.finish(&tickets[0], &After::Closed, false);
         assert_eq!(next(), Some(tickets[MOST_ENDING].run));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_woken_and_no_other_one_started() {
+        let stage = stage(8, ["a", "b"]);
+        for event in ["1", "2", "3"] {
+            let next = ticket("a", event, event);
+            stage.dispatcher.enqueue(Started(vec![next]));
+            assert_eq!(stage.begun(), "a");
+            assert_eq!(stage.dispatcher.queues().threads, 1);
+            stage.end["a"].send(()).unwrap();
+            while stage.dispatcher.queues().waiting_threads.is_empty() {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]
