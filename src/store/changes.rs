@@ -40,6 +40,16 @@ pub(super) struct Write {
     pub(super) value: Option<Vec<u8>>,
 }
 
+/// How many of these, from the first on, the writer is given at once: at least one.
+pub(super) fn fitting(all: &[Changes]) -> usize {
+    let mut bytes = 0;
+    let fit = all.iter().take_while(|changes| {
+        bytes += changes.bytes();
+        bytes <= MAX_CHANGES_BYTES
+    });
+    fit.count().max(1)
+}
+
 impl Changes {
     /// No changes yet.
     #[must_use]

@@ -219,29 +219,36 @@ impl Store {
     /// # Errors
     /// [`CommitError`]; its variants say what to do.
     pub async fn commit(&self, changes: Changes) -> Result<(), CommitError> {
-        if self.is_poisoned() {
-            return Err(CommitError::Poisoned);
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let changes = changes.checked()?;
-        self.ask(|answer| Command::Commit(changes, answer)).await
+        let outcomes = self.commit_each(vec![changes]).await;
+        outcomes.into_iter().next().unwrap_or(Ok(()))
     }
 
-    async fn ask(
-        &self,
-        command: impl FnOnce(writer::Answer) -> Command,
-    ) -> Result<(), CommitError> {
-        let commands = self.shared.commands.as_ref();
+    /// Makes each of these changes durable as [`Store::commit`] would one after the other, and answers
+    /// what became of each, in their order. One that cannot be made keeps no other one from being made.
+    pub async fn commit_each(&self, mut all: Vec<Changes>) -> Vec<Result<(), CommitError>> {
+        let mut outcomes = Vec::with_capacity(all.len());
+        while !all.is_empty() {
+            let later = all.split_off(changes::fitting(&all));
+            let count = all.len();
+            match self.ask(|answer| Command::Commit(all, answer)).await {
+                Some(some) => outcomes.extend(some),
+                None => outcomes.extend((0..count).map(|_| Err(CommitError::Poisoned))),
+            }
+            all = later;
+        }
+        outcomes
+    }
+
+    /// What the writer answers; `None` if it no longer does.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        if self.is_poisoned() {
+            return None;
+        }
+        let commands = self.shared.commands.as_ref()?;
         let (answer, answered) = oneshot::channel();
-        commands
-            .ok_or(CommitError::Poisoned)?
-            .send(command(answer))
-            .await
-            .map_err(|_closed| CommitError::Poisoned)?;
+        commands.send(command(answer)).await.ok()?;
         // The answer is dropped unsent only by a store that is poisoned or closed.
-        answered.await.unwrap_or(Err(CommitError::Poisoned))
+        answered.await.ok()
     }
 
     /// The record under `key`.
@@ -430,7 +437,7 @@ impl Store {
     /// # Errors
     /// [`CommitError::Poisoned`] if the store is poisoned; the next start recovers.
     pub async fn close(self) -> Result<(), CommitError> {
-        self.ask(Command::Close).await
+        self.ask(Command::Close).await.ok_or(CommitError::Poisoned)
     }
 }
 

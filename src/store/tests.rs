@@ -52,6 +52,47 @@ async fn what_was_committed_is_there_after_every_kind_of_end() {
 }
 
 #[tokio::test]
+async fn each_of_many_commits_is_made_or_refused_for_itself_and_sees_those_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let once = |value| {
+        let mut changes = Changes::new();
+        changes.require_absent(&TEXTS, &"once".into());
+        changes.put(&TEXTS, &"once".into(), &String::from(value));
+        changes
+    };
+    let mut unstorable = Changes::new();
+    unstorable.refuse("texts/", "as a test");
+    let all = vec![once("first"), once("second"), unstorable, number("a", 1)];
+    let outcomes = store.commit_each(all).await;
+    assert_eq!(outcomes[..2], [Ok(()), Err(CommitError::Refused)]);
+    assert!(matches!(outcomes[2], Err(CommitError::Unstorable { .. })));
+    assert_eq!(outcomes[3..], [Ok(())]);
+    let kept = store.get(&TEXTS, &"once".into()).unwrap();
+    assert_eq!(kept.as_deref(), Some("first"));
+    assert!(store.get(&NUMBERS, &(group("a"), 1)).unwrap().is_some());
+    // More than the writer is given at once.
+    let large = |round: usize| {
+        let mut changes = Changes::new();
+        for at in 0..100 {
+            let text = "x".repeat(MAX_RECORD_BYTES - 100);
+            changes.put(&TEXTS, &format!("{round}/{at}"), &text);
+        }
+        changes
+    };
+    let outcomes = store.commit_each((0..3).map(large).collect()).await;
+    assert_eq!(outcomes, [Ok(()), Ok(()), Ok(())]);
+    let kept = store.keys(&TEXTS, &Range::all(), 1000, Order::Ascending);
+    assert_eq!(kept.unwrap().len(), 301);
+    assert_eq!(store.commit_each(Vec::new()).await, []);
+    store.shared.poison.poison("as a test");
+    let outcomes = store
+        .commit_each(vec![number("a", 2), number("a", 3)])
+        .await;
+    assert_eq!(outcomes, [const { Err(CommitError::Poisoned) }; 2]);
+}
+
+#[tokio::test]
 async fn a_scan_is_ordered_narrowed_limited_and_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
@@ -392,9 +433,9 @@ async fn what_was_acknowledged_is_there_after_a_kill_at_any_point_before_it_is_i
             model.remove(&(round / 3));
         }
         let (answer, answered) = oneshot::channel();
-        let commit = Command::Commit(changes, answer);
+        let commit = Command::Commit(vec![changes], answer);
         commands.send(commit).await.unwrap();
-        assert_eq!(answered.await.unwrap(), Ok(()));
+        assert_eq!(answered.await.unwrap(), [Ok(())]);
         match round % 8 {
             3 => applier.take_turn(round % 16 == 3).unwrap(),
             5 | 6 => {

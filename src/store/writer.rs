@@ -42,14 +42,14 @@ const GATHERING: Duration = Duration::from_micros(400);
 /// What the writer is asked to do. The answer is dropped unsent when the store is poisoned.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Commit these changes.
-    Commit(Changes, Answer),
+    /// Commit each of these changes.
+    Commit(Vec<Changes>, oneshot::Sender<Outcomes>),
     /// Write the last checkpoint and end.
-    Close(Answer),
+    Close(oneshot::Sender<()>),
 }
 
-/// Tells whoever waits for a command.
-pub(super) type Answer = oneshot::Sender<Result<(), CommitError>>;
+/// What became of each of some changes, in their order.
+pub(super) type Outcomes = Vec<Result<(), CommitError>>;
 
 /// Everything that writing needs; owned by the writer's thread.
 #[derive(Debug)]
@@ -91,9 +91,9 @@ struct Group {
     /// What was read of the index, so that it is read once.
     read: HashMap<Vec<u8>, Option<Vec<u8>>>,
     bytes: usize,
-    made: Vec<Answer>,
-    refused: Vec<Answer>,
-    close: Option<Answer>,
+    /// What is told once the group is durable.
+    outcomes: Vec<(Outcomes, oneshot::Sender<Outcomes>)>,
+    close: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
@@ -141,7 +141,7 @@ impl Writer {
                 }
                 if let Some(answer) = group.close.take() {
                     self.last_checkpoint()?;
-                    tell(answer, Ok(()));
+                    tell(answer, ());
                     return Ok(());
                 }
             }
@@ -163,21 +163,37 @@ impl Writer {
             match waiting.pop_front() {
                 None => break,
                 Some(Command::Close(answer)) => group.close = Some(answer),
-                Some(Command::Commit(changes, answer)) => {
-                    if self.holds(group, &changes)? {
-                        group.bytes += changes.bytes();
-                        for write in changes.writes {
-                            group.writes.insert(write.key, write.value);
-                        }
-                        group.lines.extend(changes.lines);
-                        group.made.push(answer);
-                    } else {
-                        group.refused.push(answer);
+                Some(Command::Commit(each, answer)) => {
+                    let mut outcomes = Outcomes::with_capacity(each.len());
+                    for changes in each {
+                        outcomes.push(self.add(group, changes)?);
                     }
+                    group.outcomes.push((outcomes, answer));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds changes to a group, if they can be made.
+    fn add(
+        &mut self,
+        group: &mut Group,
+        changes: Changes,
+    ) -> Result<Result<(), CommitError>, Failure> {
+        let changes = match changes.checked() {
+            Ok(changes) => changes,
+            Err(flaw) => return Ok(Err(flaw)),
+        };
+        if !self.holds(group, &changes)? {
+            return Ok(Err(CommitError::Refused));
+        }
+        group.bytes += changes.bytes();
+        for write in changes.writes {
+            group.writes.insert(write.key, write.value);
+        }
+        group.lines.extend(changes.lines);
+        Ok(Ok(()))
     }
 
     fn holds(&mut self, group: &mut Group, changes: &Changes) -> Result<bool, Failure> {
@@ -225,13 +241,17 @@ impl Writer {
                 return Ok(());
             }
         }
-        self.telemetry
-            .store_group(group.made.len(), group.refused.len());
-        for answer in group.made.drain(..) {
-            tell(answer, Ok(()));
+        let (mut made, mut refused) = (0, 0);
+        for outcome in group.outcomes.iter().flat_map(|(outcomes, _)| outcomes) {
+            match outcome {
+                Ok(()) => made += 1,
+                Err(CommitError::Refused) => refused += 1,
+                Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => {}
+            }
         }
-        for answer in group.refused.drain(..) {
-            tell(answer, Err(CommitError::Refused));
+        self.telemetry.store_group(made, refused);
+        for (outcomes, answer) in group.outcomes.drain(..) {
+            tell(answer, outcomes);
         }
         if self.journal.segment_bytes() >= self.segment_bytes {
             self.journal.rotate(&self.mark)?;
@@ -303,6 +323,6 @@ impl Drop for Closing<'_> {
 }
 
 /// Tells whoever waits; somebody who no longer does is no concern of the store's.
-fn tell(answer: Answer, outcome: Result<(), CommitError>) {
+fn tell<T>(answer: oneshot::Sender<T>, outcome: T) {
     drop(answer.send(outcome));
 }

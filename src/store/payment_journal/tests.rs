@@ -120,9 +120,9 @@ async fn killed(before: u64) -> tempfile::TempDir {
     let poison = Poison::new(&Telemetry::default());
     let writing = std::thread::spawn(move || writer.run(receiver, &poison));
     let (answer, answered) = oneshot::channel();
-    let commit = Command::Commit(telling(1000, 2), answer);
+    let commit = Command::Commit(vec![telling(1000, 2)], answer);
     commands.send(commit).await.unwrap();
-    assert_eq!(answered.await.unwrap(), Ok(()));
+    assert_eq!(answered.await.unwrap(), [Ok(())]);
     let killed = tempfile::tempdir().unwrap();
     applier.view.index.flush().unwrap();
     copy::copy_tree(dir.path(), killed.path(), |_| true).unwrap();
