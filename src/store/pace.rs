@@ -13,10 +13,9 @@ use super::journal_format::Mark;
 const ENOUGH_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of the active layer at which the writer waits until the layer before it is applied.
 const MOST_BYTES: usize = 6 * 1024 * 1024;
-/// How long what was laid first waits at most until it is applied, if the applier has time. Long
-/// enough to apply many groups at once; longer, and what is applied comes in bursts that everybody
-/// else on a small machine waits for.
-const LONGEST_WAIT: Duration = Duration::from_millis(5);
+/// How long what was laid first waits at most until it is applied, if the applier has time: long
+/// enough that a run which begins and ends at once is written once.
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
 /// Where writer and applier meet.
 #[derive(Debug)]
