@@ -2,29 +2,28 @@
 //!
 //! # Design
 //! The handler has a script's thread to itself while it runs. The commit that ends the execution does
-//! not: it is awaited by a task, and the thread goes on with the next run meanwhile. So many runs end
-//! with one sync, and few threads are awake.
+//! not: a task awaits it, and the thread goes on with the next run meanwhile. So many runs end with one
+//! sync, and few threads are awake.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Context;
-use super::alerts::{Alert, raise};
 use super::dispatcher::After;
+use super::ending::{Ending, Verdict, conclude, conclude_soon};
 use super::events;
 use super::execution::Execution;
 use super::generations::SetError;
 use super::suspension::Suspension;
-use super::ticket::{Started, Ticket};
-use super::waits::{self, Happening};
+use super::ticket::Ticket;
+use super::waits;
 use super::world::World;
 use crate::crash_point::CrashPoint;
 use crate::domain::handler::Retry;
-use crate::domain::retry::delay;
 use crate::domain::run::{Input, JournalEntry, Run, RunEvent, RunState};
 use crate::domain::wait::WaitFor;
 use crate::scripting::effects::Interrupt;
@@ -35,23 +34,12 @@ use crate::store::{Changes, CommitError, Order, Range, ReadError};
 /// The most steps read back at once.
 const ALL_STEPS: usize = usize::MAX;
 
-/// The most characters of an error in an alert; the run has it whole.
-const LONGEST_ERROR: usize = 4_000;
-
-/// How an execution ended, decided.
-struct Verdict {
-    event: RunEvent,
-    error: Option<String>,
-    /// Delay before the next try.
-    again_after: Option<Duration>,
-}
-
 /// What is to be recorded of an execution.
 enum Close {
     /// Nothing.
     Nothing(After),
     /// That it has ended, with everything it has not yet written.
-    Ended(Box<Run>, Option<Arc<World>>, Verdict),
+    Ended(Ending),
     /// That it waits, with everything it has not yet written.
     Suspended(Box<Run>, Arc<World>, Box<Suspension>),
 }
@@ -62,24 +50,19 @@ pub(super) fn execute(context: &Arc<Context>, mut execution: Execution) {
         context.telemetry.store_unreadable(&error);
         Close::Nothing(After::Left)
     });
-    if let Close::Nothing(after) = close {
-        execution.end(after);
-        return;
-    }
-    execution.leave_thread();
-    let context = Arc::clone(context);
-    let tokio = context.tokio.clone();
-    tokio.spawn(async move { execution.end(record(&context, close).await) });
-}
-
-async fn record(context: &Arc<Context>, close: Close) -> After {
     match close {
-        Close::Nothing(after) => after,
-        Close::Ended(run, world, verdict) => {
-            conclude(context, *run, world.as_ref(), &verdict).await
+        Close::Nothing(after) => execution.end(after),
+        Close::Ended(ending) => {
+            execution.leave_thread();
+            conclude_soon(context, execution, ending);
         }
         Close::Suspended(run, world, suspension) => {
-            suspend(context, *run, &world, *suspension).await
+            execution.leave_thread();
+            let context = Arc::clone(context);
+            let tokio = context.tokio.clone();
+            tokio.spawn(async move {
+                execution.end(suspend(&context, run, world, *suspension).await);
+            });
         }
     }
 }
@@ -94,20 +77,20 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
     let Some(read) = read.filter(|run| !run.state.is_closed()) else {
         return Ok(Close::Nothing(After::Closed));
     };
-    let mut run = Run::clone(&read);
+    let mut run = Box::new(Run::clone(&read));
     run.started_at = Some(begun);
     if let Ok(due) = run.state.next(RunEvent::Due) {
         run.state = due;
     }
     if context.dispatcher.is_cancelling(run.id) {
-        return Ok(Close::Ended(Box::new(run), None, Verdict::cancelled()));
+        return Ok(Close::Ended(Ending::of_nothing(run, Verdict::cancelled())));
     }
     let (set, retry, timeout) = match find_handler(context, &run) {
         Ok(found) => found,
         Err(SetError::Read(error)) => return Err(error),
         Err(error) => {
             let verdict = Verdict::parked(error.to_string());
-            return Ok(Close::Ended(Box::new(run), None, verdict));
+            return Ok(Close::Ended(Ending::of_nothing(run, verdict)));
         }
     };
     let input = match fresh {
@@ -118,7 +101,8 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         Ok(recorded) => recorded,
         Err(error @ (ReadError::Undecodable { .. } | ReadError::Newer { .. })) => {
             let text = format!("the run's journal cannot be read: {error}");
-            return Ok(Close::Ended(Box::new(run), None, Verdict::parked(text)));
+            let verdict = Verdict::parked(text);
+            return Ok(Close::Ended(Ending::of_nothing(run, verdict)));
         }
         Err(error) => return Err(error),
     };
@@ -135,11 +119,15 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         // run must not take its thread or its lane with it.
         let text = "internal error while executing the handler; the log has the details";
         let verdict = Verdict::parked(text.to_owned());
-        return Ok(Close::Ended(Box::new(run), None, verdict));
+        return Ok(Close::Ended(Ending::of_nothing(run, verdict)));
     };
     Ok(match judge(&run, retry, &world, ended, limit) {
-        Judged::Verdict(verdict) => Close::Ended(Box::new(run), Some(world), verdict),
-        Judged::Suspended(suspension) => Close::Suspended(Box::new(run), world, suspension),
+        Judged::Verdict(verdict) => Close::Ended(Ending {
+            run,
+            world: Some(world),
+            verdict,
+        }),
+        Judged::Suspended(suspension) => Close::Suspended(run, world, suspension),
         Judged::Nothing(after) => Close::Nothing(after),
     })
 }
@@ -190,11 +178,7 @@ enum Judged {
 
 fn judge(run: &Run, retry: Retry, world: &World, ended: Ended, limit: Duration) -> Judged {
     let verdict = match ended {
-        Ended::Returned(_) => Verdict {
-            event: RunEvent::Returned,
-            error: None,
-            again_after: None,
-        },
+        Ended::Returned(_) => Verdict::returned(),
         Ended::Failed(error) if is_of_the_world(&error) => {
             world.forget_failed_step();
             Verdict::failed_by_the_world(run, retry, error.diagnostic.to_string())
@@ -238,145 +222,20 @@ fn is_of_the_world(error: &ScriptError) -> bool {
         .is_some_and(|failure| failure.code.is_of_the_world())
 }
 
-impl Verdict {
-    fn parked(error: String) -> Self {
-        Self {
-            event: RunEvent::Failed,
-            error: Some(error),
-            again_after: None,
-        }
-    }
-
-    const fn cancelled() -> Self {
-        Self {
-            event: RunEvent::Cancelled,
-            error: None,
-            again_after: None,
-        }
-    }
-
-    fn failed_by_the_world(run: &Run, retry: Retry, error: String) -> Self {
-        let tries = run.tries.saturating_add(1);
-        if tries >= retry.attempts {
-            return Self::parked(error);
-        }
-        Self {
-            event: RunEvent::WorldFailed,
-            error: Some(error),
-            again_after: Some(delay(retry.first, retry.max, tries, &run.id.to_string())),
-        }
-    }
-}
-
-/// Records how the execution ended, together with everything it has not yet written.
-async fn conclude(
-    context: &Arc<Context>,
-    mut run: Run,
-    world: Option<&Arc<World>>,
-    verdict: &Verdict,
-) -> After {
-    let now = context.clock.now();
-    let running = run.state.next(RunEvent::Started);
-    let Ok(state) = running.and_then(|running| running.next(verdict.event)) else {
-        return After::Closed;
-    };
-    run.state = state;
-    run.error.clone_from(&verdict.error);
-    run.wait = None;
-    if verdict.event == RunEvent::WorldFailed {
-        run.tries = run.tries.saturating_add(1);
-    }
-    run.due_at = verdict
-        .again_after
-        .and_then(|delay| now.checked_add_signed(chrono::TimeDelta::from_std(delay).ok()?));
-    if state.is_closed() {
-        run.ended_at = Some(now);
-    }
-    // Nobody tries a run again that has succeeded, so nothing but the run needs to know them.
-    if state == RunState::Succeeded {
-        run.last_steps = world.and_then(|world| world.take_few_steps());
-    }
-    let mut changes = Changes::new();
-    let happening = context.waits.happening().await;
-    let started = world.map(|world| world.write(&happening, &mut changes));
-    changes.put(&RUNS, &run.id, &run);
-    if state.is_closed() {
-        changes.remove(&OPEN_RUNS, &run.id);
-    }
-    let alerted = alert(context, &run, &happening, &mut changes);
-    let committed = context.store.commit(changes).await;
-    drop(happening);
-    match committed {
-        Ok(()) => {
-            if let Some(world) = world {
-                world.say();
-            }
-            context.telemetry.run_ended(&run);
-            if let Some(started) = started {
-                context.dispatcher.enqueue(started);
-            }
-            context.dispatcher.enqueue(alerted);
-            run.due_at.map_or(After::Closed, After::Again)
-        }
-        Err(CommitError::Refused) => After::AtOnce,
-        Err(error @ CommitError::Unstorable { .. }) if world.is_some() => {
-            let verdict = Verdict::parked(error.to_string());
-            run.state = RunState::Queued;
-            run.ended_at = None;
-            run.last_steps = None;
-            Box::pin(conclude(context, run, None, &verdict)).await
-        }
-        Err(CommitError::Unstorable { .. } | CommitError::Poisoned) => After::Left,
-    }
-}
-
-/// A run that is parked waits for a person, who ought to know.
-fn alert(
-    context: &Context,
-    run: &Run,
-    happening: &Happening<'_>,
-    changes: &mut Changes,
-) -> Started {
-    if run.state != RunState::Parked {
-        return Started::default();
-    }
-    let cause = match &run.input {
-        Input::Tick(_) => None,
-        Input::Event(key) => context.store.get(&EVENTS, key).ok().flatten(),
-    };
-    let error: String = run
-        .error
-        .iter()
-        .flat_map(|error| error.chars())
-        .take(LONGEST_ERROR)
-        .collect();
-    let fields = Map::from_iter([
-        ("run".to_owned(), json!(run.id)),
-        ("script".to_owned(), json!(run.handler.script)),
-        ("handler".to_owned(), json!(run.handler.name)),
-        ("firing".to_owned(), json!(run.firing.to_string())),
-        ("error".to_owned(), json!(error)),
-    ]);
-    let alert = Alert {
-        what: "run_parked",
-        // A run can be parked again after a person has let it go on.
-        about: format!("{}:{}", run.id, context.firings.next_order()),
-        at: context.clock.now(),
-        cause: cause.as_ref().map(|event| event.kind.as_str()),
-        fields,
-    };
-    raise(&context.firings, alert, happening, changes)
-}
-
 /// Records that the run waits, together with everything it has not yet written.
 async fn suspend(
-    context: &Arc<Context>,
-    mut run: Run,
-    world: &Arc<World>,
+    context: &Context,
+    mut run: Box<Run>,
+    world: Arc<World>,
     suspension: Suspension,
 ) -> After {
     if context.dispatcher.is_cancelling(run.id) {
-        return conclude(context, run, Some(world), &Verdict::cancelled()).await;
+        let ending = Ending {
+            run,
+            world: Some(world),
+            verdict: Verdict::cancelled(),
+        };
+        return conclude(context, ending).await;
     }
     let running = run.state.next(RunEvent::Started);
     let Ok(state) = running.and_then(|running| running.next(RunEvent::Suspended)) else {
@@ -415,7 +274,8 @@ async fn suspend(
         Err(CommitError::Refused) => return After::AtOnce,
         Err(error @ CommitError::Unstorable { .. }) => {
             run.state = RunState::Queued;
-            return conclude(context, run, None, &Verdict::parked(error.to_string())).await;
+            let ending = Ending::of_nothing(run, Verdict::parked(error.to_string()));
+            return conclude(context, ending).await;
         }
         Err(CommitError::Poisoned) => return After::Left,
     }
@@ -423,7 +283,7 @@ async fn suspend(
     world.say();
     context.telemetry.run_ended(&run);
     context.dispatcher.enqueue(started);
-    look_once_more(context, &run, world).await;
+    look_once_more(context, &run, &world).await;
     After::Waiting
 }
 

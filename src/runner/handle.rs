@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::dispatcher::Dispatcher;
 use super::editors::Editors;
+use super::ending::Endings;
 use super::execution::Execution;
 use super::executor;
 use super::firings::{Firings, add_run};
@@ -152,6 +153,7 @@ impl Handle {
             generations,
             firings,
             dispatcher,
+            endings: Endings::default(),
             once_locks: KeyLocks::default(),
             address_locks: KeyLocks::default(),
             transaction_locks: KeyLocks::default(),

@@ -21,6 +21,7 @@ mod buffer;
 mod delayed;
 mod dispatcher;
 mod editors;
+mod ending;
 mod events;
 mod execution;
 mod executor;
@@ -88,6 +89,7 @@ pub use retention::TidiedUp;
 pub use views::ViewError;
 
 use dispatcher::Dispatcher;
+use ending::Endings;
 use firings::Firings;
 use generations::Generations;
 use key_locks::KeyLocks;
@@ -158,6 +160,7 @@ struct Context {
     generations: Arc<Generations>,
     firings: Arc<Firings>,
     dispatcher: Arc<Dispatcher>,
+    endings: Endings,
     slots: Slots,
     waits: Arc<Waits>,
     catch_up: Pace,
