@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::Error;
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::clock::Timestamp;
@@ -102,8 +103,8 @@ impl fmt::Display for Firing {
 
 /// A run: its place in the order in which firings were accepted, which no other has. That a firing
 /// starts a handler once is kept by the record of the firing, not by the id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct RunId(u64);
 
 /// Hex digits of a run's id.
@@ -147,9 +148,12 @@ impl fmt::Display for RunId {
     }
 }
 
-impl From<RunId> for String {
-    fn from(id: RunId) -> Self {
-        id.to_string()
+impl Serialize for RunId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [b'r'; 1 + RUN_ID_LENGTH];
+        let (_, digits) = text.split_at_mut(1);
+        hex::encode_to_slice(self.0.to_be_bytes(), digits).map_err(S::Error::custom)?;
+        serializer.serialize_str(std::str::from_utf8(&text).map_err(S::Error::custom)?)
     }
 }
 

@@ -146,7 +146,7 @@ impl Dispatcher {
 
     /// Whether the run is being executed right now.
     pub(super) fn is_executing(&self, run: RunId) -> bool {
-        self.queues().executing.contains_key(&run)
+        self.queues().executing.contains(&run)
     }
 
     /// Starts no further run, and waits until the ones being executed have ended, at most for

@@ -37,7 +37,7 @@ impl Dispatcher {
     /// Takes a run out of the queues, or tells its execution to end.
     pub(super) fn hold(&self, run: &Run) -> Hold {
         let mut queues = self.queues();
-        if queues.executing.contains_key(&run.id) {
+        if queues.executing.contains(&run.id) {
             queues.cancelling.insert(run.id);
             return Hold::Executing;
         }

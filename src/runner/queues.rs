@@ -34,7 +34,7 @@ pub(super) struct Queues {
     /// Runs that may go on before the thread that executed them last is done with them.
     pub(super) early: HashMap<RunId, Ticket>,
     /// Executions that have not ended.
-    pub(super) executing: HashMap<RunId, HandlerId>,
+    pub(super) executing: HashSet<RunId>,
     /// How many of them have returned, and end once that is on disk.
     pub(super) ending: usize,
     /// How many of them have not, by script.
@@ -59,7 +59,7 @@ impl Queues {
         if self.held.contains(&ticket.run) {
             return;
         }
-        if self.executing.contains_key(&ticket.run) {
+        if self.executing.contains(&ticket.run) {
             self.early.insert(ticket.run, ticket);
             return;
         }
@@ -138,12 +138,13 @@ impl Queues {
     }
 
     pub(super) fn make_ready(&mut self, ticket: Ticket) {
-        let handler = &ticket.handler;
-        let ready = self.ready.entry(handler.clone()).or_default();
-        if ready.is_empty() {
-            self.turns.push_back(handler.clone());
+        if let Some(ready) = self.ready.get_mut(&ticket.handler) {
+            ready.push_back(ticket);
+            return;
         }
-        ready.push_back(ticket);
+        self.turns.push_back(ticket.handler.clone());
+        let handler = ticket.handler.clone();
+        self.ready.insert(handler, VecDeque::from([ticket]));
     }
 
     pub(super) fn next(&mut self, most: usize, most_per_script: usize) -> Option<Ticket> {
@@ -153,25 +154,24 @@ impl Queues {
         }
         for _ in 0..self.turns.len() {
             let handler = self.turns.pop_front()?;
-            let by_script = &self.executing_by_script;
-            let executing = by_script.get(&handler.script).copied().unwrap_or(0);
             let Some(ready) = self.ready.get_mut(&handler) else {
                 continue;
             };
-            if executing >= most_per_script {
+            let by_script = &mut self.executing_by_script;
+            if by_script.get(&handler.script).copied().unwrap_or(0) >= most_per_script {
                 self.turns.push_back(handler);
                 continue;
             }
             let Some(ticket) = ready.pop_front() else {
                 continue;
             };
+            *by_script.entry(handler.script.clone()).or_default() += 1;
             if ready.is_empty() {
                 self.ready.remove(&handler);
             } else {
-                self.turns.push_back(handler.clone());
+                self.turns.push_back(handler);
             }
-            *self.executing_by_script.entry(handler.script).or_default() += 1;
-            self.executing.insert(ticket.run, ticket.handler.clone());
+            self.executing.insert(ticket.run);
             return Some(ticket);
         }
         None
