@@ -10,6 +10,7 @@ pub mod callback;
 pub mod clock;
 pub mod diagnostic;
 pub mod duration;
+pub mod exact;
 pub mod handler;
 pub mod id;
 pub mod idempotency;

@@ -90,15 +90,14 @@ impl<'de> Deserialize<'de> for Amount {
 /// # Errors
 /// [`AmountError::NotADecimal`] for everything else, and for numbers beyond 28 digits.
 pub fn parse_decimal(text: &str) -> Result<Decimal, AmountError> {
-    let refuse = || AmountError::NotADecimal(text.chars().take(60).collect());
     let digits = text.strip_prefix('-').unwrap_or(text);
     let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
         && digits.starts_with(|c: char| c.is_ascii_digit())
         && digits.ends_with(|c: char| c.is_ascii_digit());
     if !plain {
-        return Err(refuse());
+        return Err(refused(text));
     }
-    Decimal::from_str_exact(text).map_err(|_| refuse())
+    Decimal::from_str_exact(text).map_err(|_| refused(text))
 }
 
 /// Reads an amount as the gateway writes it: a decimal string or a JSON number, exponents
@@ -107,28 +106,32 @@ pub fn parse_decimal(text: &str) -> Result<Decimal, AmountError> {
 /// # Errors
 /// [`AmountError::NotADecimal`] when it is neither, or cannot be held exactly.
 pub fn decimal_from_json(value: &serde_json::Value) -> Result<Decimal, AmountError> {
-    let refuse = |text: String| AmountError::NotADecimal(text.chars().take(60).collect());
     match value {
         serde_json::Value::String(text) => parse_decimal(text),
-        serde_json::Value::Number(number) => {
-            let text = number.as_str();
-            // Before an exponent, more digits than a decimal holds would be rounded.
-            let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
-            Decimal::from_str_exact(mantissa)
-                .and_then(|plain| {
-                    if mantissa == text {
-                        Ok(plain)
-                    } else {
-                        Decimal::from_scientific(text)
-                    }
-                })
-                .map_err(|_| refuse(text.to_owned()))
-        }
+        serde_json::Value::Number(number) => decimal_from_number(number.as_str()),
         serde_json::Value::Null
         | serde_json::Value::Bool(_)
         | serde_json::Value::Array(_)
-        | serde_json::Value::Object(_) => Err(refuse(value.to_string())),
+        | serde_json::Value::Object(_) => Err(refused(&value.to_string())),
     }
+}
+
+/// Reads a JSON number exactly.
+///
+/// # Errors
+/// [`AmountError::NotADecimal`] when it is none, or cannot be held exactly.
+pub fn decimal_from_number(text: &str) -> Result<Decimal, AmountError> {
+    // Before an exponent, more digits than a decimal holds would be rounded.
+    let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
+    let plain = Decimal::from_str_exact(mantissa).map_err(|_| refused(text))?;
+    if mantissa == text {
+        return Ok(plain);
+    }
+    Decimal::from_scientific(text).map_err(|_| refused(text))
+}
+
+fn refused(text: &str) -> AmountError {
+    AmountError::NotADecimal(text.chars().take(60).collect())
 }
 
 /// Writes a decimal as a JSON number that keeps its type: there is always a point, so that a

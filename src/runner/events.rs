@@ -6,33 +6,57 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 
 use crate::domain::callback::{Callback, Source};
-use crate::domain::clock::shown;
+use crate::domain::clock::{Timestamp, shown};
+use crate::domain::exact::Exact;
 use crate::store::schema::{EventContent, EventRecord, Json, Text};
 use crate::store::{CommitError, ReadError, Store};
 
-/// An event as handlers are given it, made when it is needed: most who take one in do not look at it.
-pub(super) struct Given {
-    make: Box<dyn Fn() -> Value + Send + Sync>,
-    seen: OnceLock<Value>,
+/// An event as handlers are given it.
+pub(super) enum Given {
+    /// A callback's, made when it is needed: most who take one in do not look at it.
+    Callback {
+        callback: Arc<Callback>,
+        received_at: Timestamp,
+        source: Source,
+        seen: OnceLock<Value>,
+    },
+    /// Any other.
+    Value(Value),
 }
 
 impl Given {
-    /// The event that `make` makes.
-    pub(super) fn new(make: impl Fn() -> Value + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            make: Box::new(make),
+    pub(super) fn of_callback(
+        callback: &Arc<Callback>,
+        received_at: Timestamp,
+        source: Source,
+    ) -> Arc<Self> {
+        Arc::new(Self::Callback {
+            callback: Arc::clone(callback),
+            received_at,
+            source,
             seen: OnceLock::new(),
         })
     }
 
     /// The event, to look at.
     pub(super) fn seen(&self) -> &Value {
-        self.seen.get_or_init(|| (self.make)())
+        match self {
+            Self::Callback { seen, .. } => seen.get_or_init(|| self.exact().into()),
+            Self::Value(value) => value,
+        }
     }
 
-    /// The event, to keep.
-    pub(super) fn own(&self) -> Value {
-        self.seen.get().cloned().unwrap_or_else(|| (self.make)())
+    /// The event, to hand on.
+    pub(super) fn exact(&self) -> Exact<'_> {
+        match self {
+            Self::Callback {
+                callback,
+                received_at,
+                source,
+                ..
+            } => callback.event(*received_at, *source),
+            Self::Value(value) => value.clone().into(),
+        }
     }
 }
 
@@ -80,7 +104,7 @@ pub(super) fn value(store: &Store, record: &EventRecord) -> Result<Value, ReadEr
             let source = source(&record.content);
             Callback::parse(body.as_bytes()).map_or_else(
                 |_| unreadable(&body, record),
-                |callback| callback.event(received_at, source),
+                |callback| callback.event(received_at, source).into(),
             )
         }
         EventContent::Unreadable(body) => unreadable(&text(store, body)?, record),

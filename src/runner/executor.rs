@@ -94,8 +94,8 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
         }
     };
     let input = match fresh {
-        Some(fresh) => fresh.event.own(),
-        None => input(context, &run)?,
+        Some(fresh) => fresh.event.exact(),
+        None => input(context, &run)?.into(),
     };
     let recorded = match fresh.map_or_else(|| journal(context, &run), |_| Ok(Vec::new())) {
         Ok(recorded) => recorded,

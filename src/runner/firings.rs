@@ -134,8 +134,7 @@ impl Firings {
         changes: &mut Changes,
     ) -> Vec<Ticket> {
         let content = keep_here(&value.to_string());
-        let value = value.clone();
-        let event = Given::new(move || value.clone());
+        let event = Arc::new(Given::Value(value.clone()));
         let order = happening.number(|| self.next_order());
         let runs = self.event(key, kind, &event, None, happening, changes);
         let record = EventRecord {

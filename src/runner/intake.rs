@@ -179,8 +179,7 @@ fn take(
     let key = callback.event_key().as_str();
     let kind = callback.kind();
     let received_at = context.clock.now();
-    let shown = Arc::clone(callback);
-    let event = Given::new(move || shown.event(received_at, Source::Callback));
+    let event = Given::of_callback(callback, received_at, Source::Callback);
     let order = happening.number(|| context.firings.next_order());
     let runs = context
         .firings
@@ -246,7 +245,7 @@ fn find_payment(context: &Context, callback: &Callback) -> Result<About, ReadErr
     if family(before.value.content.operation) != callback.transaction().family() {
         return Ok(About::Nothing);
     }
-    let shown = callback.event(context.clock.now(), Source::Callback);
+    let shown = callback.event(context.clock.now(), Source::Callback).into();
     let difference = match likeness(&before.value.content, &shown) {
         Likeness::Foreign(difference) => Some(difference),
         Likeness::Possible if before.value.key_taken => Some(silent()),
@@ -293,7 +292,7 @@ async fn settle_race(context: &Context, callback: &Callback) -> Result<(), Refus
         About::Nothing => return Ok(()),
     };
     let id = &changed.after.foreign_id;
-    let report = callback.event(context.clock.now(), Source::Callback);
+    let report = callback.event(context.clock.now(), Source::Callback).into();
     if let Err(error) = context
         .payments
         .record_report(id, &report, "callback")
@@ -322,7 +321,7 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
         runs: Vec::new(),
     };
     let event = events::value(&context.store, &record)?;
-    let event = Given::new(move || event.clone());
+    let event = Arc::new(Given::Value(event));
     let mut changes = Changes::new();
     let runs = context
         .firings

@@ -2,6 +2,8 @@
 //! store as a callback does — one commit with the payment and the runs they start — and their
 //! callback, should it still come, is a duplicate.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::events::{self, Given};
@@ -64,8 +66,7 @@ pub(super) fn add(
 ) -> Started {
     let (callback, key) = (&found.callback, found.key());
     let at = payment.updated_at;
-    let shown = callback.clone();
-    let event = Given::new(move || shown.event(at, Source::Reconciled));
+    let event = Given::of_callback(&Arc::new(callback.clone()), at, Source::Reconciled);
     let order = happening.number(|| firings.next_order());
     let transaction = Some(callback.transaction());
     let runs = firings.event(

@@ -4,11 +4,14 @@
 //! Integers stay integers; a number with a point or an exponent is a decimal, and is written with
 //! a point, so that it stays one.
 
+use std::borrow::Cow;
+
 use rhai::{Array, Dynamic, Map};
 use serde_json::Value;
 
 use super::api::secret::SecretText;
-use crate::domain::money::{decimal_from_json, json_from_decimal};
+use crate::domain::exact::Exact;
+use crate::domain::money::{decimal_from_number, json_from_decimal};
 
 /// Values within each other, at most; beyond, the text was made to break something.
 const MAX_DEPTH: usize = 64;
@@ -17,34 +20,38 @@ const MAX_DEPTH: usize = 64;
 ///
 /// # Errors
 /// Names the number that cannot be held exactly.
-pub(super) fn to_dynamic(value: Value) -> Result<Dynamic, String> {
+pub(super) fn to_dynamic<'a>(value: impl Into<Exact<'a>>) -> Result<Dynamic, String> {
+    of_exact(value.into())
+}
+
+fn of_exact(value: Exact<'_>) -> Result<Dynamic, String> {
     Ok(match value {
-        Value::Null => Dynamic::UNIT,
-        Value::Bool(value) => value.into(),
-        Value::String(text) => text.into(),
-        Value::Number(number) => number_to_dynamic(number)?,
-        Value::Array(items) => {
-            let items: Result<Array, String> = items.into_iter().map(to_dynamic).collect();
+        Exact::Null => Dynamic::UNIT,
+        Exact::Bool(value) => value.into(),
+        Exact::Integer(integer) => integer.into(),
+        Exact::Text(Cow::Borrowed(text)) => text.into(),
+        Exact::Text(Cow::Owned(text)) => text.into(),
+        Exact::Number(text) => {
+            if let Ok(integer) = text.parse::<i64>() {
+                return Ok(integer.into());
+            }
+            let decimal = decimal_from_number(&text).map_err(|_| inexact(&text))?;
+            Dynamic::from_decimal(decimal)
+        }
+        Exact::Decimal(value) => Dynamic::from_decimal(value),
+        Exact::List(items) => {
+            let items: Result<Array, String> = items.into_iter().map(of_exact).collect();
             Dynamic::from_array(items?)
         }
-        Value::Object(fields) => {
+        Exact::Fields(fields) => {
             // Collected, which makes a sorted map of sorted fields at once.
             let mut sorted = Vec::with_capacity(fields.len());
-            for (key, value) in fields {
-                sorted.push((key.into(), to_dynamic(value)?));
+            for (name, value) in fields {
+                sorted.push((name.as_ref().into(), of_exact(value)?));
             }
             Dynamic::from_map(sorted.into_iter().collect())
         }
     })
-}
-
-fn number_to_dynamic(number: serde_json::Number) -> Result<Dynamic, String> {
-    if let Ok(integer) = number.as_str().parse::<i64>() {
-        return Ok(integer.into());
-    }
-    let number = Value::Number(number);
-    let decimal = decimal_from_json(&number).map_err(|_| inexact(&number.to_string()))?;
-    Ok(Dynamic::from_decimal(decimal))
 }
 
 fn inexact(text: &str) -> String {

@@ -20,6 +20,7 @@ use super::sources::Sources;
 use super::{engine, errors, json, module_jail};
 use crate::config::Limits;
 use crate::domain::diagnostic::Diagnostic;
+use crate::domain::exact::Exact;
 use crate::domain::handler::Handler;
 use crate::domain::id::{HandlerId, SetHash};
 
@@ -270,10 +271,10 @@ impl ScriptSet {
     /// Executes a handler from its top, on this thread and blocking it, until it ends or the
     /// deadline passes. The thread needs a stack of 8 MB.
     #[must_use]
-    pub fn execute(
+    pub fn execute<'a>(
         &self,
         handler: &HandlerId,
-        input: Value,
+        input: impl Into<Exact<'a>>,
         effects: Arc<dyn Effects>,
         deadline: Instant,
     ) -> Ended {

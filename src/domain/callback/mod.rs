@@ -6,18 +6,17 @@
 
 mod identity;
 
+use std::borrow::Cow;
 use std::fmt;
-
-use std::sync::OnceLock;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::clock::Timestamp;
+use super::exact::Exact;
 use super::id::TransactionKey;
-use super::money::{decimal_from_json, json_from_decimal};
 use identity::{Given, Named};
 
 /// The longest type or status taken, in bytes; known ones have at most 27.
@@ -31,7 +30,7 @@ const MAX_ID: usize = 128;
 ///
 /// # Design
 /// Most callbacks start nothing, and for taking one in its identity is enough: the rest is read
-/// when somebody asks for it.
+/// when somebody asks for the event.
 #[derive(Clone)]
 pub struct Callback {
     transaction: TransactionKey,
@@ -39,7 +38,6 @@ pub struct Callback {
     foreign_id: Option<String>,
     key: EventKey,
     text: String,
-    fields: OnceLock<Map<String, Value>>,
 }
 
 /// Why a signed body cannot be taken for a callback. Names no content of the body.
@@ -113,11 +111,10 @@ impl Callback {
         let not_json =
             |error: &dyn fmt::Display| Unreadable(format!("the body is not JSON: {error}"));
         let text = std::str::from_utf8(body).map_err(|error| not_json(&error))?;
-        let fields = OnceLock::new();
         let named = match Named::of_text(text) {
             Some(named) => named,
             None => match serde_json::from_str(text).map_err(|error| not_json(&error))? {
-                Value::Object(body) => Named::of_fields(fields.get_or_init(|| body)),
+                Value::Object(body) => Named::of_fields(&body),
                 Value::Null
                 | Value::Bool(_)
                 | Value::Number(_)
@@ -147,7 +144,6 @@ impl Callback {
                 .and_then(Given::id)
                 .map(str::to_owned),
             text: text.to_owned(),
-            fields,
         })
     }
 
@@ -155,15 +151,6 @@ impl Callback {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
-    }
-
-    fn fields(&self) -> &Map<String, Value> {
-        self.fields.get_or_init(|| self.read())
-    }
-
-    fn read(&self) -> Map<String, Value> {
-        // The body was found to be an object when it was parsed.
-        serde_json::from_str(&self.text).unwrap_or_default()
     }
 
     /// `type.status`, what `on(…)` matches.
@@ -191,22 +178,6 @@ impl Callback {
         self.foreign_id.as_deref()
     }
 
-    /// `crypto_address.foreign_id`: whose deposit address it is. Repeats with every deposit.
-    #[must_use]
-    pub fn customer(&self) -> Option<String> {
-        let id = self.fields().get("crypto_address")?.get("foreign_id")?;
-        Given::of_value(id)?.id().map(str::to_owned)
-    }
-
-    /// The gateway's error text, prose that nothing may branch on; `None` when it is empty.
-    #[must_use]
-    pub fn error(&self) -> Option<&str> {
-        self.fields()
-            .get("error")?
-            .as_str()
-            .filter(|text| !text.is_empty())
-    }
-
     /// Whether no further status is expected.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -222,17 +193,12 @@ impl Callback {
 
     /// What came in: for deposits what was sent, for invoices the sum of the deposits; in the
     /// currency that was sent. `None` for other types, and when the body does not say it exactly.
-    #[must_use]
-    pub fn paid(&self) -> Option<Decimal> {
-        self.paid_as_in(self.fields())
-    }
-
-    fn paid_as_in(&self, fields: &Map<String, Value>) -> Option<Decimal> {
+    fn paid(&self, body: &Exact<'_>) -> Option<Decimal> {
         match self.transaction.kind.as_str() {
-            "invoice" => deposited(fields),
-            "deposit" | "deposit_exchange" => match fields.get("currency_sent") {
-                Some(sent) => decimal_from_json(sent.get("amount")?).ok(),
-                None => deposited(fields),
+            "invoice" => deposited(body),
+            "deposit" | "deposit_exchange" => match body.get("currency_sent") {
+                Some(sent) => sent.get("amount")?.amount(),
+                None => deposited(body),
             },
             _ => None,
         }
@@ -241,47 +207,44 @@ impl Callback {
     /// The event as scripts get it: the callback's JSON with exact amounts, and our own fields
     /// `kind`, `final`, `received_at` (RFC 3339, UTC), `paid` (or null) and `source`.
     #[must_use]
-    pub fn event(&self, received_at: Timestamp, source: Source) -> Value {
-        // Whoever asks for the event hardly ever asks for anything else: reading the body once more
-        // costs less than copying what was read.
-        let mut event = self.fields.get().cloned().unwrap_or_else(|| self.read());
-        let paid = self.paid_as_in(&event);
-        for (name, value) in &mut event {
-            make_amounts_exact(name, value);
-        }
+    pub fn event(&self, received_at: Timestamp, source: Source) -> Exact<'_> {
+        // The body was found to be an object when it was parsed.
+        let mut event = serde_json::from_str(&self.text).unwrap_or(Exact::Fields(Vec::new()));
+        let paid = self.paid(&event);
+        make_amounts_exact("", &mut event);
+        let Exact::Fields(mut fields) = event else {
+            return event;
+        };
+        let text = |text: String| Exact::Text(Cow::Owned(text));
         let own = [
-            ("kind", Value::from(self.kind())),
-            ("final", Value::from(self.is_final())),
-            (
-                "received_at",
-                Value::String(super::clock::shown(received_at)),
-            ),
-            ("paid", paid.map_or(Value::Null, json_from_decimal)),
-            ("source", Value::from(source.as_str())),
+            ("kind", text(self.kind())),
+            ("final", Exact::Bool(self.is_final())),
+            ("received_at", text(super::clock::shown(received_at))),
+            ("paid", paid.map_or(Exact::Null, Exact::of_decimal)),
+            ("source", Exact::Text(Cow::Borrowed(source.as_str()))),
         ];
-        event.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        Value::Object(event)
+        fields.extend(own.map(|(name, value)| (Cow::Borrowed(name), value)));
+        Exact::of_fields(fields)
     }
 }
 
 /// The sum of the legs that are deposits, when all are in one currency. Legs are found by type:
 /// their order differs between the gateway's versions.
-fn deposited(fields: &Map<String, Value>) -> Option<Decimal> {
-    let deposits: Vec<&Value> = fields
-        .get("transactions")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter(|leg| leg.get("type").and_then(Value::as_str) == Some("deposit"))
-        .collect();
-    let currency = |leg: &&Value| leg.get("currency").cloned();
-    if let Some(first) = deposits.first().map(currency)
-        && deposits.iter().any(|leg| currency(leg) != first)
+fn deposited(body: &Exact<'_>) -> Option<Decimal> {
+    let legs = match body.get("transactions") {
+        Some(Exact::List(legs)) => legs.as_slice(),
+        _ => &[],
+    };
+    let is_deposit = |leg: &&Exact<'_>| leg.get("type").and_then(Exact::text) == Some("deposit");
+    let deposits: Vec<_> = legs.iter().filter(is_deposit).collect();
+    let mut currencies = deposits.iter().map(|leg| leg.get("currency"));
+    if let Some(first) = currencies.next()
+        && currencies.any(|currency| currency != first)
     {
         return None;
     }
     deposits.iter().try_fold(Decimal::ZERO, |sum, leg| {
-        sum.checked_add(decimal_from_json(leg.get("amount")?).ok()?)
+        sum.checked_add(leg.get("amount")?.amount()?)
     })
 }
 
@@ -357,33 +320,39 @@ fn names_an_amount(name: &str) -> bool {
 
 /// Turns amounts below `value` into exact numbers with a point. What is not an amount after all
 /// stays as it is.
-fn make_amounts_exact(name: &str, value: &mut Value) {
+fn make_amounts_exact(name: &str, value: &mut Exact<'_>) {
     match value {
-        Value::Object(fields) => {
+        Exact::Fields(fields) => {
             for (name, value) in fields {
                 make_amounts_exact(name, value);
             }
         }
-        Value::Array(elements) => {
-            for element in elements {
-                make_amounts_exact("", element);
+        Exact::List(items) => {
+            for item in items {
+                make_amounts_exact("", item);
             }
         }
-        Value::String(_) | Value::Number(_) if names_an_amount(name) => {
-            if let Ok(amount) = decimal_from_json(value) {
-                *value = json_from_decimal(amount);
+        Exact::Text(_) | Exact::Integer(_) | Exact::Number(_) if names_an_amount(name) => {
+            if let Some(amount) = value.amount() {
+                *value = Exact::of_decimal(amount);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Exact::Null
+        | Exact::Bool(_)
+        | Exact::Integer(_)
+        | Exact::Number(_)
+        | Exact::Decimal(_)
+        | Exact::Text(_) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
+    use crate::domain::money::{decimal_from_json, json_from_decimal};
 
     macro_rules! samples {
         ($($name:literal),+ $(,)?) => {
@@ -418,6 +387,27 @@ mod tests {
 
     fn received() -> Timestamp {
         Timestamp::from_timestamp_millis(1_790_000_000_123).unwrap()
+    }
+
+    fn event(callback: &Callback, source: Source) -> Value {
+        callback.event(received(), source).into()
+    }
+
+    /// The body with exact amounts, said plainly.
+    fn plain(name: &str, value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let fields = fields.iter();
+                let exact = fields.map(|(name, value)| (name.clone(), plain(name, value)));
+                Value::Object(exact.collect())
+            }
+            Value::Array(items) => items.iter().map(|item| plain("", item)).collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                let amount = decimal_from_json(value).ok();
+                let amount = amount.filter(|_| names_an_amount(name));
+                amount.map_or_else(|| value.clone(), json_from_decimal)
+            }
+        }
     }
 
     /// What both ways of reading make of a body.
@@ -465,61 +455,64 @@ mod tests {
             .map(|(name, text)| {
                 let callback = Callback::parse(text.as_bytes()).unwrap();
                 assert_eq!(callback.kind(), name.replace('-', "."));
+                let event = event(&callback, Source::Callback);
                 format!(
-                    "{}\n  foreign_id {:?} customer {:?} error {:?}\n  final {} paid {}",
+                    "{}\n  foreign_id {:?} customer {} error {}\n  final {} paid {}",
                     callback.event_key(),
                     callback.foreign_id(),
-                    callback.customer(),
-                    callback.error(),
+                    event["crypto_address"]["foreign_id"],
+                    event["error"],
                     callback.is_final(),
-                    callback.event(received(), Source::Callback)["paid"],
+                    event["paid"],
                 )
             })
             .collect();
         insta::assert_snapshot!(table.join("\n"), @r#"
             callback:deposit.cancelled:2686601:053311cfda5112d2fce9
-              foreign_id None customer Some("991904") error Some("Transaction amount less than minimum deposit")
+              foreign_id None customer "991904" error "Transaction amount less than minimum deposit"
               final true paid 0.00000500
             callback:deposit.confirmed:2686579:ffc69c7d4cd5a7cedce8
-              foreign_id None customer Some("991904") error None
+              foreign_id None customer "991904" error ""
               final true paid 0.01000000
             callback:deposit.not_confirmed:2686579:fe1d25672a47ea02d8a7
-              foreign_id None customer Some("991904") error None
+              foreign_id None customer "991904" error ""
               final false paid 0.01000000
             callback:deposit_exchange.confirmed:2686510:83a87e5c44e34724dd79
-              foreign_id None customer Some("13a") error None
+              foreign_id None customer "13a" error ""
               final true paid 0.01000000
             callback:exchange.confirmed:134782394:19b45de36931b218fba5
-              foreign_id None customer None error None
+              foreign_id None customer null error ""
               final true paid null
             callback:invoice.confirmed:588:eb662752a7443c95fcb8
-              foreign_id Some("8FW1KI7LesB9yxWcK1K") customer None error None
+              foreign_id Some("8FW1KI7LesB9yxWcK1K") customer null error ""
               final true paid 0.02000000
             callback:invoice.failed:23:590b50748306238e5b93
-              foreign_id Some("77xa2pd") customer None error Some("Timer expired. User not paid.")
+              foreign_id Some("77xa2pd") customer null error "Timer expired. User not paid."
               final true paid 0.0
             callback:invoice.processing:22:3bb0ab81fa5cfcf7e68f
-              foreign_id Some("229-hdsa") customer None error None
+              foreign_id Some("229-hdsa") customer null error ""
               final false paid 0.00309556
             callback:payment_request.processing:019c0ebf-81e5-751d-aa57-fb9e2cba23c2:5d268ff95695925d257c
-              foreign_id Some("order_12345") customer None error None
+              foreign_id Some("order_12345") customer null error null
               final false paid null
             callback:withdrawal.cancelled:2686580:eb37bbc206b34ff5035d
-              foreign_id Some("123") customer None error Some("Invalid params: expected a hex-encoded hash with 0x prefix.")
+              foreign_id Some("123") customer null error "Invalid params: expected a hex-encoded hash with 0x prefix."
               final true paid null
             callback:withdrawal.confirmed:134702815:e689ba2e9cb149fa846f
-              foreign_id Some("operation_987") customer None error None
+              foreign_id Some("operation_987") customer null error ""
               final true paid null
             callback:withdrawal_exchange.confirmed:123:1fc5b7e59f965d093b06
-              foreign_id Some("operation_987") customer None error None
+              foreign_id Some("operation_987") customer null error ""
               final true paid null
             "#);
     }
 
     #[test]
     fn an_event_has_exact_amounts_and_our_own_fields() {
-        let event =
-            parse(&sample("deposit_exchange-confirmed")).event(received(), Source::Replayed);
+        let event = event(
+            &parse(&sample("deposit_exchange-confirmed")),
+            Source::Replayed,
+        );
         let text = |value: &Value| value.to_string();
         assert_eq!(text(&event["currency_received"]["amount"]), "84.17070222");
         assert_eq!(
@@ -537,8 +530,8 @@ mod tests {
         assert_eq!(text(&event["paid"]), "0.01000000");
         assert_eq!(text(&event["source"]), "\"replayed\"");
 
-        let request =
-            parse(&sample("payment_request-processing")).event(received(), Source::Callback);
+        let request = parse(&sample("payment_request-processing"));
+        let request = Value::from(request.event(received(), Source::Callback));
         assert_eq!(text(&request["currency_sent"]["received_amount"]), "0.0");
         assert_eq!(text(&request["payment_request_amount"]["amount"]), "0.3");
         assert_eq!(text(&request["paid"]), "null");
@@ -550,14 +543,14 @@ mod tests {
             "currency_sent": {"amount": 381}, "amount": "a lot", "amount_to": null,
             "crypto_address": {"tag": 12345, "foreign_id": 99}});
         let callback = parse(&body);
-        let event = callback.event(received(), Source::Callback);
+        let event = event(&callback, Source::Callback);
         assert_eq!(event["currency_sent"]["amount"].to_string(), "381.0");
         assert_eq!(event["amount"], json!("a lot"));
         assert_eq!(event["amount_to"], Value::Null);
         assert_eq!(event["crypto_address"]["tag"], json!(12345));
         assert_eq!(event["paid"].to_string(), "381.0");
-        assert_eq!(callback.customer().as_deref(), Some("99"));
-        assert_eq!(callback.error(), None);
+        assert_eq!(event["crypto_address"]["foreign_id"], json!(99));
+        assert_eq!(event["error"], Value::Null);
         assert_eq!(callback.transaction().to_string(), "deposit:7");
     }
 
@@ -605,18 +598,19 @@ mod tests {
 
     #[test]
     fn what_came_in_is_never_guessed() {
+        let paid = |body: &Value| event(&parse(body), Source::Callback)["paid"].to_string();
         let mut body = sample("invoice-confirmed");
-        assert_eq!(parse(&body).paid().unwrap().to_string(), "0.02000000");
+        assert_eq!(paid(&body), "0.02000000");
         let exchange = json!({"type": "exchange", "currency": "BTC", "amount": "9"});
         body["transactions"].as_array_mut().unwrap().push(exchange);
-        assert_eq!(parse(&body).paid().unwrap().to_string(), "0.02000000");
+        assert_eq!(paid(&body), "0.02000000");
         body["transactions"][0]["currency"] = json!("ETH");
-        assert_eq!(parse(&body).paid(), None);
+        assert_eq!(paid(&body), "null");
         body["transactions"][0]["currency"] = json!("BTC");
         body["transactions"][0]["amount"] = json!("much");
-        assert_eq!(parse(&body).paid(), None);
-        assert_eq!(parse(&sample("invoice-failed")).paid(), Some(Decimal::ZERO));
-        assert_eq!(parse(&sample("withdrawal-confirmed")).paid(), None);
+        assert_eq!(paid(&body), "null");
+        assert_eq!(paid(&sample("invoice-failed")), "0.0");
+        assert_eq!(paid(&sample("withdrawal-confirmed")), "null");
     }
 
     #[test]
@@ -781,8 +775,11 @@ mod tests {
                 let body = json!({"id": id, "type": kind, "status": "confirmed", "error": error,
                     "transactions": transactions, "currency_sent": sent, "crypto_address": address});
                 let callback = parse(&body);
-                let event = callback.event(received(), Source::Callback);
+                let event = event(&callback, Source::Callback);
                 prop_assert_eq!(&event["kind"], &json!(format!("{kind}.confirmed")));
+                for (name, value) in body.as_object().unwrap() {
+                    prop_assert_eq!(&event[name], &plain(name, value));
+                }
                 let again = parse(&body);
                 prop_assert_eq!(callback.event_key(), again.event_key());
                 let text = body.to_string();
