@@ -29,10 +29,10 @@ use super::view::View;
 use crate::crash_point::CrashPoint;
 use crate::telemetry::Telemetry;
 
-/// The most commits in one group.
+/// The most commands in one group.
 const GROUP: usize = 1024;
 
-/// After a group of so many, more are awaited before the next one: they are on their way.
+/// After a group of so many commits, more are awaited before the next one: they are on their way.
 const CROWD: usize = 8;
 
 /// How long, about as a sync takes. Whoever was answered last comes again at once, and a group for the
@@ -116,7 +116,7 @@ impl Writer {
         let mut waiting = VecDeque::new();
         let mut last = 0;
         while commands.blocking_recv_many(&mut received, GROUP) > 0 {
-            if last >= CROWD && received.len() < last {
+            if last >= CROWD && commits(&received) < last {
                 std::thread::park_timeout(GATHERING);
                 while received.len() < GROUP
                     && let Ok(command) = commands.try_recv()
@@ -124,7 +124,7 @@ impl Writer {
                     received.push(command);
                 }
             }
-            last = received.len();
+            last = commits(&received);
             waiting.extend(received.drain(..));
             while !waiting.is_empty() {
                 // The index, or a blob that could not be written, poisons the store from outside.
@@ -311,6 +311,15 @@ impl Writer {
         self.pace.want_checkpoint();
         Ok(self.pace.drain()?)
     }
+}
+
+/// How many commits are asked for.
+fn commits(commands: &[Command]) -> usize {
+    let count = |command: &Command| match command {
+        Command::Commit(each, _) => each.len(),
+        Command::Close(_) => 0,
+    };
+    commands.iter().map(count).sum()
 }
 
 /// Lets the thread of the index end when the writer's has, however it has.
