@@ -199,14 +199,15 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(Name(name)) = map.next_key()? {
-            if fields.is_empty() && name == NUMBER {
-                let number: serde_json::Number = map
-                    .next_value::<String>()?
-                    .parse()
-                    .map_err(A::Error::custom)?;
+            let value = map.next_value()?;
+            if let Exact::Text(text) = &value
+                && fields.is_empty()
+                && name == NUMBER
+                && let Ok(number) = text.parse::<serde_json::Number>()
+            {
                 return Ok(Exact::Number(Cow::Owned(number.as_str().to_owned())));
             }
-            fields.push((name, map.next_value()?));
+            fields.push((name, value));
         }
         Ok(Exact::of_fields(fields))
     }
@@ -278,6 +279,17 @@ mod tests {
             let value = serde_json::json!({"n": numbers, name: [text, null, true, 1.5]});
             prop_assert_eq!(Value::from(Exact::from(value.clone())), value.clone());
             prop_assert_eq!(read(&value.to_string()).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn an_object_that_looks_like_a_number_of_serde_json_s_takes_nothing_else_with_it() {
+        for inner in [r#""x""#, "5", "{}", "null"] {
+            let text = format!(r#"{{"id":1,"odd":{{"{NUMBER}":{inner}}}}}"#);
+            let exact: Exact<'_> = serde_json::from_str(&text).unwrap();
+            assert_eq!(exact.get("id"), Some(&Exact::Integer(1)), "{text}");
+            let odd = exact.get("odd").and_then(|odd| odd.get(NUMBER));
+            assert!(odd.is_some(), "{text}");
         }
     }
 
