@@ -77,7 +77,7 @@ pub(super) async fn start(
     }
     handle.learn_rates().await;
     let (beats, wakeups) = Wakeups::start().await?;
-    handle.start()?;
+    handle.start().await?;
     let (stop, stopped) = flag::channel(false);
     let mut loops = vec![
         tokio::spawn(wake(handle.clone(), beats, wakeups, stopped.clone())),

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::queues::Queues;
 use super::ticket::{Started, Ticket};
+use super::unwritten::Unwritten;
 use crate::config::Limits;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId};
@@ -68,12 +69,13 @@ pub(super) struct Dispatcher {
     most: usize,
     most_per_script: usize,
     stack: usize,
+    pub(super) unwritten: Arc<Unwritten>,
     telemetry: Telemetry,
     execute: OnceLock<Execute>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(limits: &Limits, telemetry: Telemetry) -> Self {
+    pub(super) fn new(limits: &Limits, unwritten: Arc<Unwritten>, telemetry: Telemetry) -> Self {
         let levels = limits.array_size.max(limits.map_size);
         Self {
             queues: Mutex::default(),
@@ -83,6 +85,7 @@ impl Dispatcher {
             most: limits.concurrent_runs,
             most_per_script: limits.concurrent_runs_per_script,
             stack: STACK.saturating_add(levels.saturating_mul(STACK_PER_LEVEL)),
+            unwritten,
             telemetry,
             execute: OnceLock::new(),
         }
@@ -105,6 +108,9 @@ impl Dispatcher {
         for mut ticket in started.0 {
             if queues.known.len() > MOST_FRESH {
                 ticket.fresh = None;
+            }
+            if let Some(place) = ticket.place.take() {
+                place.queued();
             }
             queues.admit(ticket);
         }
@@ -260,6 +266,10 @@ impl Dispatcher {
 
     /// Takes it that an execution has ended, on a script's thread or after it has left it.
     pub(super) fn finish(self: &Arc<Self>, ticket: &Ticket, after: &After, has_thread: bool) {
+        match after {
+            After::Closed | After::Again(_) | After::Waiting => self.unwritten.settle(ticket.run),
+            After::AtOnce | After::Left => {}
+        }
         let mut queues = self.queues();
         queues.end(ticket, has_thread);
         match after {
@@ -346,6 +356,11 @@ mod tests {
         }
     }
 
+    fn dispatcher(per_script: usize) -> Arc<Dispatcher> {
+        let dispatcher = Dispatcher::new(&limits(per_script), Arc::default(), Telemetry::default());
+        Arc::new(dispatcher)
+    }
+
     fn ticket(script: &str, event: &str, transaction: &str) -> Ticket {
         let handler = HandlerId {
             script: script.to_owned(),
@@ -380,7 +395,7 @@ mod tests {
     }
 
     fn stage(per_script: usize, scripts: [&'static str; 2]) -> Stage {
-        let dispatcher = Arc::new(Dispatcher::new(&limits(per_script), Telemetry::default()));
+        let dispatcher = dispatcher(per_script);
         let (begin, started) = mpsc::channel();
         let mut end = HashMap::new();
         let mut ends = HashMap::new();
@@ -427,7 +442,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn callbacks_give_way_while_many_runs_are_ready_but_not_for_long() {
-        let dispatcher = Arc::new(Dispatcher::new(&limits(8), Telemetry::default()));
+        let dispatcher = dispatcher(8);
         let tickets = (0..=BEHIND).map(|at| ticket("s", &at.to_string(), &at.to_string()));
         let mut tickets: Vec<_> = tickets.collect();
         let one_too_many = tickets.pop().unwrap();
@@ -447,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_run_that_has_returned_gives_up_its_place_but_not_its_lane() {
-        let dispatcher = Arc::new(Dispatcher::new(&limits(1), Telemetry::default()));
+        let dispatcher = dispatcher(1);
         let tickets = [("1", "one"), ("2", "one"), ("3", "two")];
         let tickets = tickets.map(|(event, of)| ticket("a", event, of));
         dispatcher.enqueue(Started(tickets.to_vec()));
@@ -467,7 +482,7 @@ mod tests {
 
     #[test]
     fn no_run_begins_while_too_many_wait_for_the_disk() {
-        let dispatcher = Arc::new(Dispatcher::new(&limits(8), Telemetry::default()));
+        let dispatcher = dispatcher(8);
         let tickets = (0..=MOST_ENDING).map(|at| ticket("a", &at.to_string(), &at.to_string()));
         let tickets: Vec<_> = tickets.collect();
         dispatcher.enqueue(Started(tickets.clone()));

@@ -14,13 +14,14 @@ use super::alerts::{Alert, raise};
 use super::dispatcher::After;
 use super::execution::Execution;
 use super::ticket::Started;
+use super::unwritten;
 use super::waits::Happening;
 use super::world::World;
 use crate::domain::clock::Timestamp;
 use crate::domain::handler::Retry;
 use crate::domain::retry::delay;
 use crate::domain::run::{Input, Run, RunEvent, RunState};
-use crate::store::schema::{EVENTS, OPEN_RUNS, RUNS};
+use crate::store::schema::EVENTS;
 use crate::store::{Changes, CommitError};
 
 /// The most characters of an error in an alert; the run has it whole.
@@ -196,10 +197,7 @@ fn record(
     let emitted = world
         .as_ref()
         .map(|world| world.write(happening, &mut changes));
-    changes.put(&RUNS, &run.id, &run);
-    if run.state.is_closed() {
-        changes.remove(&OPEN_RUNS, &run.id);
-    }
+    unwritten::put(context, &run, !run.state.is_closed(), &mut changes);
     let alerted = alert(context, &run, happening, &mut changes);
     let started = [emitted.unwrap_or_default(), alerted];
     let end = Recorded {

@@ -20,6 +20,7 @@ use super::execution::Execution;
 use super::generations::SetError;
 use super::suspension::Suspension;
 use super::ticket::Ticket;
+use super::unwritten;
 use super::waits;
 use super::world::World;
 use crate::crash_point::CrashPoint;
@@ -28,7 +29,7 @@ use crate::domain::run::{Input, JournalEntry, Run, RunEvent, RunState};
 use crate::domain::wait::WaitFor;
 use crate::scripting::effects::Interrupt;
 use crate::scripting::{Ended, ScriptError, ScriptSet};
-use crate::store::schema::{EVENTS, OPEN_RUNS, PAYMENTS, PLANS, RUNS, STEPS};
+use crate::store::schema::{EVENTS, PAYMENTS, PLANS, STEPS};
 use crate::store::{Changes, CommitError, Order, Range, ReadError};
 
 /// The most steps read back at once.
@@ -72,7 +73,7 @@ fn try_execute(context: &Arc<Context>, ticket: &Ticket) -> Result<Close, ReadErr
     let fresh = ticket.fresh.as_deref();
     let read = match fresh {
         Some(fresh) => Some(Arc::clone(&fresh.run)),
-        None => context.store.get(&RUNS, &ticket.run)?.map(Arc::new),
+        None => unwritten::find(context, ticket.run)?.map(|found| Arc::new(found.run)),
     };
     let Some(read) = read.filter(|run| !run.state.is_closed()) else {
         return Ok(Close::Nothing(After::Closed));
@@ -260,11 +261,8 @@ async fn suspend(
     run.error = None;
     run.due_at = None;
     run.wait = Some(wait);
-    changes.put(&RUNS, &run.id, &run);
+    unwritten::put(context, &run, run.keeps_lane_while_waiting(), &mut changes);
     waits::add_rows(&run, &mut changes);
-    if !run.keeps_lane_while_waiting() {
-        changes.remove(&OPEN_RUNS, &run.id);
-    }
     let committed = context.store.commit(changes).await;
     drop(happening);
     drop(expected);

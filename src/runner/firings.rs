@@ -9,13 +9,14 @@ use super::buffer::Emission;
 use super::events::{Given, keep_here};
 use super::generations::Generations;
 use super::ticket::{Started, Ticket};
+use super::unwritten::{Unwritten, last_note};
 use super::waits::Happening;
 use crate::domain::clock::Clock;
 use crate::domain::handler::Trigger;
-use crate::domain::id::{Firing, TransactionKey};
+use crate::domain::id::{Firing, HandlerId, RunId, SetHash, TransactionKey};
 use crate::domain::run::{Input, Lane, Run};
 use crate::store::schema::{
-    DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
+    Begun, DELAYED_EVENTS, DelayedEvent, EVENTS, EVENTS_BY_ORDER, EventContent, EventRecord, Mark,
     OPEN_RUNS, RUNS,
 };
 use crate::store::{Changes, Order, Range, ReadError, Store};
@@ -24,6 +25,7 @@ use crate::store::{Changes, Order, Range, ReadError, Store};
 #[derive(Debug)]
 pub(super) struct Firings {
     generations: Arc<Generations>,
+    unwritten: Arc<Unwritten>,
     clock: Arc<dyn Clock>,
     /// The last number given to a run.
     order: AtomicU64,
@@ -34,14 +36,18 @@ impl Firings {
     pub(super) fn new(
         store: &Store,
         generations: Arc<Generations>,
+        unwritten: Arc<Unwritten>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ReadError> {
         let run = store.keys(&RUNS, &Range::all(), 1, Order::Descending)?;
         let event = store.keys(&EVENTS_BY_ORDER, &Range::all(), 1, Order::Descending)?;
         let run = run.first().map_or(0, |id| id.order());
-        let order = event.first().map_or(run, |(order, _)| run.max(*order));
+        let event = event.first().map_or(0, |(order, _)| *order);
+        let noted = last_note(store)?.map_or(0, |note| note.until);
+        let order = run.max(event).max(noted);
         Ok(Self {
             generations,
+            unwritten,
             clock,
             order: AtomicU64::new(order),
         })
@@ -59,43 +65,63 @@ impl Firings {
         now.max(before.saturating_add(1))
     }
 
-    /// Adds a run of every handler that the event starts. Answers the runs. `event` is made only
-    /// when a handler wants to see it.
+    /// The last number that was given to anything.
+    pub(super) fn last_order(&self) -> u64 {
+        self.order.load(Ordering::SeqCst)
+    }
+
+    /// Goes on numbering after that place.
+    pub(super) fn go_on_after(&self, place: u64) {
+        self.order.fetch_max(place, Ordering::SeqCst);
+    }
+
+    /// Adds the event and a run of every handler that it starts, and requires that it is new. `record`
+    /// is the event but for its place and its runs; `event` is made only when a handler wants to see
+    /// it. Answers the whole record and the runs' tickets.
     pub(super) fn event(
         &self,
         key: &str,
-        kind: &str,
-        event: &Given,
+        mut record: EventRecord,
+        event: &Arc<Given>,
         transaction: Option<&TransactionKey>,
         happening: &Happening<'_>,
         changes: &mut Changes,
-    ) -> Vec<Run> {
-        happening.event(key, kind, changes);
+    ) -> (EventRecord, Vec<Ticket>) {
+        record.order = happening.number(|| self.next_order());
+        happening.event(key, &record.kind, changes);
         let set = self.generations.current();
-        let mut runs = Vec::new();
+        let mut tickets = Vec::new();
+        let mut all_written = true;
         for handler in set.handlers() {
             let Trigger::Event(trigger) = &handler.trigger else {
                 continue;
             };
-            if !trigger.matches_kind(kind) || !trigger.accepts(|| event.seen()) {
+            if !trigger.matches_kind(&record.kind) || !trigger.accepts(|| event.seen()) {
                 continue;
             }
-            let mut run = Run::queued(
-                handler.id.clone(),
-                Firing::Event(key.to_owned()),
-                Input::Event(key.to_owned()),
-                set.hash().clone(),
-                self.next_order(),
-                self.clock.now(),
-            );
-            run.lane = transaction.map(|transaction| Lane::Transaction {
-                script: handler.id.script.clone(),
-                of: transaction.clone(),
-            });
-            add_run(&run, changes);
-            runs.push(run);
+            let run = RunId::new(self.next_order());
+            let run = queued_run(run, &handler.id, key, &record, set.hash(), transaction);
+            let run = Arc::new(run);
+            // Scripts emit many events in one commit, whose runs would take all the room there is.
+            let place = transaction.and_then(|_| self.unwritten.begin(record.order, &run));
+            if place.is_none() {
+                add_run(&run, changes);
+            }
+            all_written &= place.is_none();
+            record.runs.push(run.id);
+            tickets.push(Ticket::fresh(run, event, place));
         }
-        runs
+        record.begun = transaction.filter(|_| !all_written).map(|of| Begun {
+            handlers: tickets.iter().map(|run| run.handler.clone()).collect(),
+            set: set.hash().clone(),
+            of: of.clone(),
+        });
+        let place = (record.order, key.to_owned());
+        changes.put(&EVENTS_BY_ORDER, &place, &record.kind);
+        let (_, key) = place;
+        changes.require_absent(&EVENTS, &key);
+        changes.put(&EVENTS, &key, &record);
+        (record, tickets)
     }
 
     /// Adds custom events, and the runs of those that happen at once.
@@ -133,34 +159,51 @@ impl Firings {
         happening: &Happening<'_>,
         changes: &mut Changes,
     ) -> Vec<Ticket> {
-        let content = keep_here(&value.to_string());
+        let content = EventContent::Custom(keep_here(&value.to_string()));
+        let record = EventRecord::of(kind, content, self.clock.now());
         let event = Arc::new(Given::Value(value.clone()));
-        let order = happening.number(|| self.next_order());
-        let runs = self.event(key, kind, &event, None, happening, changes);
-        let record = EventRecord {
-            kind: kind.to_owned(),
-            content: EventContent::Custom(content),
-            received_at: self.clock.now(),
-            order,
-            payment: None,
-            runs: runs.iter().map(|run| run.id).collect(),
-        };
-        put_event(key, &record, changes);
-        let ticket = |run| Ticket::fresh(run, &event);
-        runs.into_iter().map(ticket).collect()
+        let (_, tickets) = self.event(key, record, &event, None, happening, changes);
+        tickets
     }
 }
 
-/// Writes an event with its index row, and requires that it is new.
-pub(super) fn put_event(key: &str, record: &EventRecord, changes: &mut Changes) {
-    let place = (record.order, key.to_owned());
-    changes.put(&EVENTS_BY_ORDER, &place, &record.kind);
-    let (_, key) = place;
-    changes.require_absent(&EVENTS, &key);
-    changes.put(&EVENTS, &key, record);
+/// The runs of an event as they were queued; none if they were written with it.
+pub(super) fn queued_runs(key: &str, mut event: EventRecord) -> Vec<Run> {
+    let Some(begun) = event.begun.take() else {
+        return Vec::new();
+    };
+    let Begun { handlers, set, of } = begun;
+    let handlers = event.runs.iter().zip(handlers);
+    handlers
+        .map(|(run, handler)| queued_run(*run, &handler, key, &event, &set, Some(&of)))
+        .collect()
 }
 
-/// Writes a new run with its index rows.
+/// The run of a handler that an event starts.
+fn queued_run(
+    id: RunId,
+    handler: &HandlerId,
+    key: &str,
+    event: &EventRecord,
+    set: &SetHash,
+    transaction: Option<&TransactionKey>,
+) -> Run {
+    let mut run = Run::queued(
+        handler.clone(),
+        Firing::Event(key.to_owned()),
+        Input::Event(key.to_owned()),
+        set.clone(),
+        id.order(),
+        event.received_at,
+    );
+    run.lane = transaction.map(|transaction| Lane::Transaction {
+        script: handler.script.clone(),
+        of: transaction.clone(),
+    });
+    run
+}
+
+/// Writes a new run with its index row.
 pub(super) fn add_run(run: &Run, changes: &mut Changes) {
     changes.require_absent(&RUNS, &run.id);
     changes.put(&RUNS, &run.id, run);

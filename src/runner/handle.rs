@@ -24,6 +24,7 @@ use super::policy::{self, Guard};
 use super::reachability::Reachability;
 use super::slots::{Slots, schedules, tick};
 use super::ticket::{Started, Ticket};
+use super::unwritten::{self, Unwritten};
 use super::waits::{self, Waits};
 use super::{
     Context, Parts, StartError, approvals, balances, delayed, heartbeat, reachability, sweep,
@@ -85,7 +86,10 @@ pub enum NotFired {
 }
 
 /// The script sets, and what starts their handlers.
-fn scripts(parts: &Parts) -> Result<(Arc<Generations>, Arc<Firings>), StartError> {
+fn scripts(
+    parts: &Parts,
+    unwritten: &Arc<Unwritten>,
+) -> Result<(Arc<Generations>, Arc<Firings>), StartError> {
     let generations = Generations::new(
         parts.store.clone(),
         parts.limits.clone(),
@@ -94,7 +98,8 @@ fn scripts(parts: &Parts) -> Result<(Arc<Generations>, Arc<Firings>), StartError
     );
     let generations = Arc::new(generations.map_err(StartError::Limits)?);
     let clock = Arc::clone(&parts.clock);
-    let firings = Firings::new(&parts.store, Arc::clone(&generations), clock)?;
+    let unwritten = Arc::clone(unwritten);
+    let firings = Firings::new(&parts.store, Arc::clone(&generations), unwritten, clock)?;
     Ok((generations, Arc::new(firings)))
 }
 
@@ -106,10 +111,16 @@ impl Handle {
     pub fn build(parts: Parts) -> Result<Self, StartError> {
         let (watch, watched) = mpsc::unbounded_channel();
         let waits = Arc::new(Waits::new(&parts.store)?);
-        let (generations, firings) = scripts(&parts)?;
+        let unwritten = Arc::new(Unwritten::default());
+        let (generations, firings) = scripts(&parts, &unwritten)?;
         let policy = Guard::new(parts.policy, parts.store.clone(), parts.clock.now())?;
         let policy = Arc::new(policy);
-        let dispatcher = Arc::new(Dispatcher::new(&parts.limits, parts.telemetry.clone()));
+        let dispatcher = Dispatcher::new(
+            &parts.limits,
+            Arc::clone(&unwritten),
+            parts.telemetry.clone(),
+        );
+        let dispatcher = Arc::new(dispatcher);
         let pauses = Arc::new(Pauses::new(&parts.store, parts.telemetry.clone())?);
         let people = People {
             pauses: Arc::clone(&pauses),
@@ -154,6 +165,7 @@ impl Handle {
             firings,
             dispatcher,
             endings: Endings::default(),
+            unwritten,
             once_locks: KeyLocks::default(),
             address_locks: KeyLocks::default(),
             transaction_locks: KeyLocks::default(),
@@ -171,9 +183,10 @@ impl Handle {
     /// Goes on with everything that is open in the store: runs and payments.
     ///
     /// # Errors
-    /// When the store cannot be read; nothing was started.
-    pub fn start(&self) -> Result<(), ReadError> {
+    /// When the store cannot be read, or cannot write; nothing was started.
+    pub async fn start(&self) -> Result<(), StartError> {
         let context = &self.context;
+        unwritten::write_all(context).await?;
         let now = context.clock.now();
         let mut open = Started::default();
         let runs = context
@@ -203,6 +216,7 @@ impl Handle {
             context.telemetry.runs_resumed(open.0.len());
         }
         context.dispatcher.enqueue(open);
+        unwritten::note(context).await;
         // The context holds the dispatcher, so the dispatcher must not hold the context.
         let executing = Arc::downgrade(context);
         context
@@ -331,6 +345,7 @@ impl Handle {
         if let Err(error) = approvals::expire(context).await {
             context.telemetry.approvals_not_expired(&error);
         }
+        unwritten::note_sometimes(context).await;
         heartbeat::beat(context).await;
         reachability::look(context).await;
     }
@@ -402,6 +417,10 @@ impl Handle {
     /// end at their next step. Answers whether all ended by themselves. Open runs and payments go
     /// on after the next start.
     pub async fn stop(&self, patience: Duration) -> bool {
+        // The next start has less to look through.
+        unwritten::note(&self.context).await;
+        // A task that is aborted may have committed a run that nobody knows of any more.
+        self.context.unwritten.close();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             // Its look-ups are asked again, and what is news is news, after the next start.

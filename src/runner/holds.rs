@@ -75,6 +75,7 @@ impl Dispatcher {
                 run
             }
         };
+        self.unwritten.settle(*run);
         queues.held.remove(run);
         queues.cancelling.remove(run);
         self.staff(&mut queues);

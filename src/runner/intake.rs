@@ -16,7 +16,6 @@ use crate::triggers::intake::Verdict;
 
 use super::Context;
 use super::events::{self, Given};
-use super::firings::put_event;
 use super::payments::{family, foreign_note, put, silent, take_over};
 use super::reconciled;
 use super::ticket::{Started, Ticket};
@@ -177,22 +176,17 @@ fn take(
 ) -> (EventRecord, Vec<Ticket>) {
     let transaction = callback.transaction();
     let key = callback.event_key().as_str();
-    let kind = callback.kind();
     let received_at = context.clock.now();
     let event = Given::of_callback(callback, received_at, Source::Callback);
-    let order = happening.number(|| context.firings.next_order());
-    let runs = context
-        .firings
-        .event(key, &kind, &event, Some(transaction), happening, commit);
     let record = EventRecord {
-        kind,
-        content: kept,
-        received_at,
-        order,
         payment: payment.map(|payment| payment.after.foreign_id.clone()),
-        runs: runs.iter().map(|run| run.id).collect(),
+        ..EventRecord::of(&callback.kind(), kept, received_at)
     };
-    put_event(key, &record, commit);
+    let (record, tickets) =
+        context
+            .firings
+            .event(key, record, &event, Some(transaction), happening, commit);
+    let order = record.order;
     if let Some(payment) = payment {
         let id = &payment.after.foreign_id;
         // A look-up may have been faster, and may have shown it in other words.
@@ -213,8 +207,7 @@ fn take(
         );
         commit.put(&EVENTS_BY_TRANSACTION, &place, &key.to_owned());
     }
-    let ticket = |run| Ticket::fresh(run, &event);
-    (record, runs.into_iter().map(ticket).collect())
+    (record, tickets)
 }
 
 /// Whether the callback's transaction can be one that we asked for. Deposits come by themselves.
@@ -312,28 +305,16 @@ async fn unreadable(context: &Context, body: &[u8]) -> Result<Answer, Refusal> {
     let text = String::from_utf8(body.to_vec()).unwrap_or_else(|_| hex::encode(body));
     let kept = EventContent::Unreadable(events::keep(&context.store, &text).await?);
     let happening = context.waits.happening().await;
-    let mut record = EventRecord {
-        kind: "unreadable".into(),
-        content: kept,
-        received_at: context.clock.now(),
-        order: happening.number(|| context.firings.next_order()),
-        payment: None,
-        runs: Vec::new(),
-    };
+    let record = EventRecord::of("unreadable", kept, context.clock.now());
     let event = events::value(&context.store, &record)?;
     let event = Arc::new(Given::Value(event));
     let mut changes = Changes::new();
-    let runs = context
+    let (_, tickets) = context
         .firings
-        .event(&key, "unreadable", &event, None, &happening, &mut changes);
-    record.runs = runs.iter().map(|run| run.id).collect();
-    put_event(&key, &record, &mut changes);
-    let ticket = |run| Ticket::fresh(run, &event);
+        .event(&key, record, &event, None, &happening, &mut changes);
     match context.store.commit(changes).await {
         Ok(()) => {
-            context
-                .dispatcher
-                .enqueue(Started(runs.into_iter().map(ticket).collect()));
+            context.dispatcher.enqueue(Started(tickets));
             Ok(Answer::Unreadable)
         }
         Err(CommitError::Refused) => Ok(Answer::Duplicate),

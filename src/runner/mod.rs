@@ -10,8 +10,9 @@
 //!
 //! A firing and the runs it starts are one commit, the outside steps of a run are one commit each,
 //! and the end of an execution is one commit: between any two of them the process may die, and
-//! the next start goes on from the store through the same code. Others reach the runner through
-//! its [`Handle`].
+//! the next start goes on from the store through the same code. The record of a callback stands for
+//! its runs until an execution of theirs has ended; `unwritten` knows which. Others reach the runner
+//! through its [`Handle`].
 
 mod alerts;
 mod approvals;
@@ -54,6 +55,7 @@ mod steps;
 mod suspension;
 mod sweep;
 mod ticket;
+mod unwritten;
 mod views;
 mod waits;
 mod why;
@@ -75,7 +77,7 @@ use crate::domain::policy::Policy;
 use crate::gateway::Client;
 use crate::outbound::{DataFolder, ScriptHttp};
 use crate::scripting::Known;
-use crate::store::{ReadError, Store};
+use crate::store::{CommitError, ReadError, Store};
 use crate::telemetry::Telemetry;
 use crate::triggers::intake::Verifier;
 
@@ -99,6 +101,7 @@ use payments::Payments;
 use policy::Guard;
 use reachability::Reachability;
 use slots::Slots;
+use unwritten::Unwritten;
 use waits::Waits;
 
 /// What the runner is built from.
@@ -161,6 +164,7 @@ struct Context {
     firings: Arc<Firings>,
     dispatcher: Arc<Dispatcher>,
     endings: Endings,
+    unwritten: Arc<Unwritten>,
     slots: Slots,
     waits: Arc<Waits>,
     catch_up: Pace,
@@ -194,6 +198,9 @@ pub enum StartError {
     /// The store cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The store cannot write.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     /// Not even an empty script set compiles under these limits.
     #[error("the limits on scripts allow no script at all")]
     Limits(Vec<Diagnostic>),

@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::buffer::OnceKey;
 use super::key_locks::KeyGuard;
+use super::unwritten::find;
 use super::world::{Progress, World};
 use crate::domain::id::RunId;
 use crate::domain::run::Outcome;
 use crate::scripting::effects::{Code, Failure, Interrupt, Request, Stop};
 use crate::store::ReadError;
-use crate::store::schema::{ONCE, ONCE_CLAIMS, RUNS};
+use crate::store::schema::{ONCE, ONCE_CLAIMS};
 
 /// A `once` closure that is being executed.
 pub(super) struct OnceScope {
@@ -132,8 +133,8 @@ impl World {
         if run == self.run.id {
             return Ok(false);
         }
-        let run = self.context.store.get(&RUNS, &run)?;
-        Ok(run.is_some_and(|run| !run.state.is_closed()))
+        let found = find(&self.context, run)?;
+        Ok(found.is_some_and(|found| !found.run.state.is_closed()))
     }
 }
 

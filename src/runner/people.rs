@@ -10,12 +10,13 @@ use tokio::time::{Instant, sleep};
 use super::handle::Handle;
 use super::holds::{Held, Hold};
 use super::ticket::{Started, Ticket};
+use super::unwritten::{Found, find};
 use super::waits::remove_rows;
 use crate::domain::handler::Trigger;
 use crate::domain::id::RunId;
 use crate::domain::run::{Input, Run, RunEvent, RunState};
 use crate::store::schema::{Mark, OPEN_RUNS, RUNS};
-use crate::store::{Changes, CommitError, ReadError, Versioned};
+use crate::store::{Changes, CommitError, ReadError};
 
 /// How long a cancelled run that is being executed may take to come to its next step before the
 /// person is answered.
@@ -86,7 +87,8 @@ impl Handle {
     pub async fn retry(&self, id: &str, latest: bool) -> Result<Run, NotChanged> {
         let context = &self.context;
         loop {
-            let (found, mut run) = self.find(id)?;
+            let found = self.find(id)?;
+            let mut run = found.run.clone();
             run.state = run
                 .state
                 .next(RunEvent::Retried)
@@ -113,7 +115,7 @@ impl Handle {
             run.error = None;
             run.ended_at = None;
             let mut changes = Changes::new();
-            changes.require_unchanged(&RUNS, &run.id, &found);
+            found.require_unchanged(&mut changes);
             changes.put(&RUNS, &run.id, &run);
             changes.put(&OPEN_RUNS, &run.id, &Mark);
             match context.store.commit(changes).await {
@@ -143,7 +145,7 @@ impl Handle {
         let give_up = Instant::now() + PATIENCE;
         let mut asked = false;
         loop {
-            let (_, mut run) = self.find(id)?;
+            let mut run = self.find(id)?.run;
             if asked && run.state == RunState::Cancelled {
                 return Ok(run);
             }
@@ -166,13 +168,14 @@ impl Handle {
     async fn cancel_held(&self, id: &str, held: &Held) -> Result<Run, NotChanged> {
         let context = &self.context;
         let ended = loop {
-            let (found, run) = self.find(id)?;
-            let state = match cancelled(&run) {
+            let found = self.find(id)?;
+            let state = match cancelled(&found.run) {
                 Ok(state) => state,
                 Err(ended) => break Err(ended),
             };
             let mut changes = Changes::new();
-            changes.require_unchanged(&RUNS, &run.id, &found);
+            found.require_unchanged(&mut changes);
+            let run = found.run;
             changes.remove(&OPEN_RUNS, &run.id);
             remove_rows(&run, &mut changes);
             let ended = Run {
@@ -199,13 +202,10 @@ impl Handle {
         ended
     }
 
-    fn find(&self, id: &str) -> Result<(Versioned<Run>, Run), NotChanged> {
+    fn find(&self, id: &str) -> Result<Found, NotChanged> {
         let missing = || NotChanged::NotFound(id.to_owned());
         let run: RunId = id.parse().map_err(|_| missing())?;
-        let found = self.context.store.get_versioned(&RUNS, &run)?;
-        let found = found.ok_or_else(missing)?;
-        let run = found.value.clone();
-        Ok((found, run))
+        find(&self.context, run)?.ok_or_else(missing)
     }
 
     fn shown_state(&self, run: &Run) -> RunState {

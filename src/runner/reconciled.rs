@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::events::{self, Given};
-use super::firings::{Firings, put_event};
-use super::ticket::{Started, Ticket};
+use super::firings::Firings;
+use super::ticket::Started;
 use super::waits::Happening;
 use crate::domain::callback::{Callback, Source};
 use crate::domain::id::ForeignId;
@@ -67,30 +67,18 @@ pub(super) fn add(
     let (callback, key) = (&found.callback, found.key());
     let at = payment.updated_at;
     let event = Given::of_callback(&Arc::new(callback.clone()), at, Source::Reconciled);
-    let order = happening.number(|| firings.next_order());
     let transaction = Some(callback.transaction());
-    let runs = firings.event(
-        &key,
-        &callback.kind(),
-        &event,
-        transaction,
-        happening,
-        changes,
-    );
+    let content = EventContent::Reconciled(found.text.clone());
     let record = EventRecord {
-        kind: callback.kind(),
-        content: EventContent::Reconciled(found.text.clone()),
-        received_at: at,
-        order,
         payment: Some(payment.foreign_id.clone()),
-        runs: runs.iter().map(|run| run.id).collect(),
+        ..EventRecord::of(&callback.kind(), content, at)
     };
-    put_event(&key, &record, changes);
+    let (record, tickets) = firings.event(&key, record, &event, transaction, happening, changes);
     changes.put(
         &EVENTS_BY_PAYMENT,
-        &(payment.foreign_id.clone(), order),
+        &(payment.foreign_id.clone(), record.order),
         &key,
     );
     changes.put(&RECONCILED, &place(payment, callback), &key);
-    Started(runs.iter().map(Ticket::of).collect())
+    Started(tickets)
 }

@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use super::Context;
 use super::handle::Handle;
+use super::unwritten;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId, SetHash};
 use crate::domain::run::{Run, RunState};
 use crate::store::schema::{
-    CURRENT_SET, OPEN_PAYMENTS, PAYMENTS, RUNS, SCHEDULES, SETS, SLOTS, STEPS,
+    CURRENT_SET, OPEN_PAYMENTS, PAYMENTS, RUNS, SCHEDULES, SETS, SLOTS, STEPS, UnwrittenRuns,
 };
 use crate::store::{
     Changes, CommitError, Key, Order, Range, ReadError, Record, Store, Table, Unreferenced,
@@ -119,6 +120,8 @@ struct Pass {
     next: Next,
     /// What ended before this is too old.
     limit: Timestamp,
+    /// What the last note says of runs that a start would take for missing.
+    note: Option<UnwrittenRuns>,
     /// Runs that an open payment came from.
     paying: BTreeSet<RunId>,
     /// Closed runs that were found so far.
@@ -138,6 +141,7 @@ impl Pass {
                 .checked_sub_signed(keep)
                 .unwrap_or(Timestamp::UNIX_EPOCH),
             context,
+            note: None,
             paying: BTreeSet::new(),
             closed: 0,
             sets: BTreeSet::new(),
@@ -182,6 +186,8 @@ impl Pass {
     /// these: so what is found here stays true during the pass.
     fn begin(&mut self) -> Result<(), Unfinished> {
         let context = Arc::clone(&self.context);
+        context.tokio.block_on(unwritten::note(&context));
+        self.note = unwritten::last_note(&context.store)?;
         for id in all_keys(&context.store, &OPEN_PAYMENTS)? {
             if let Some(payment) = context.store.get(&PAYMENTS, &id)? {
                 self.paying.insert(payment.origin.run);
@@ -192,6 +198,9 @@ impl Pass {
             .into_iter()
             .filter(|set| Some(set) != current.as_ref() && context.generations.is_left(set))
             .collect();
+        for run in context.unwritten.all() {
+            self.sets.remove(&run.set);
+        }
         Ok(())
     }
 
@@ -251,7 +260,11 @@ impl Pass {
         let has_ended = matches!(run.state, RunState::Succeeded | RunState::Cancelled);
         let is_old = run.ended_at.is_some_and(|ended| ended < self.limit);
         let is_too_many = self.closed > self.context.history.keep_most;
-        has_ended && (is_old || is_too_many) && !self.paying.contains(&run.id)
+        let is_vouched_for = self
+            .note
+            .as_ref()
+            .is_some_and(|note| !note.may_lack(run.id));
+        has_ended && (is_old || is_too_many) && is_vouched_for && !self.paying.contains(&run.id)
     }
 
     /// Deletes old slots of the next schedule. A slot that its schedule has not passed yet would

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value, json};
 
-use super::filter::{Filter, newest};
+use super::filter::Filter;
 use super::handle::Handle;
+use super::unwritten::{self, Found};
 use super::views::{ViewError, first_payment, payment_row};
 use crate::domain::clock::shown;
 use crate::domain::id::{ForeignId, RunId};
 use crate::domain::run::{Input, JournalEntry, Outcome, Run};
 use crate::domain::wait::{Payments, Wait, WaitFor};
-use crate::store::schema::{EVENTS, PAYMENTS, PAYMENTS_BY_TIME, RUNS, STEPS};
+use crate::store::schema::{EVENTS, PAYMENTS, PAYMENTS_BY_TIME, STEPS};
 use crate::store::{Order, Range, ReadError, Unreadable};
 
 /// The most payments that are shown of one run; the others are counted.
@@ -50,13 +51,13 @@ impl Handle {
             None => None,
         };
         let end = filter.order_end().map(RunId::new);
-        newest(store, &RUNS, end, |id| {
+        unwritten::newest(&self.context, end, |id| {
             if rows.len() >= filter.limit || filter.order_is_before(id.order()) {
                 return Ok(ControlFlow::Break(()));
             }
-            match store.get(&RUNS, id) {
+            match unwritten::find(&self.context, id) {
                 Ok(None) => {}
-                Ok(Some(run)) => {
+                Ok(Some(Found { run, .. })) => {
                     let state = self.run_state(&run);
                     if filter.admits(state, &run.handler.script, &run.handler.name)
                         && self.is_about(&run, about.as_ref())?
@@ -124,8 +125,8 @@ impl Handle {
             id: id.to_owned(),
         };
         let run: RunId = id.parse().map_err(|_| missing())?;
-        let run = self.context.store.get(&RUNS, &run)?;
-        run.ok_or_else(missing)
+        let found = unwritten::find(&self.context, run)?;
+        Ok(found.ok_or_else(missing)?.run)
     }
 
     pub(super) fn run_state(&self, run: &Run) -> &'static str {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::events::Given;
+use super::unwritten::Place;
 use crate::domain::clock::Timestamp;
 use crate::domain::id::{HandlerId, RunId};
 use crate::domain::run::{Lane, Run, RunState};
@@ -20,6 +21,8 @@ pub(super) struct Ticket {
     pub(super) comes_back: bool,
     /// What would have to be read of the store, of a run that was never executed.
     pub(super) fresh: Option<Arc<Fresh>>,
+    /// Of a run that is not written, until it is queued.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 /// A run that has just been accepted, and the event it is given.
@@ -41,18 +44,17 @@ impl Ticket {
                 && run.wait.is_some()
                 && !run.keeps_lane_while_waiting(),
             fresh: None,
+            place: None,
         }
     }
 
     /// The ticket of a run that has just been accepted.
-    pub(super) fn fresh(run: Run, event: &Arc<Given>) -> Self {
+    pub(super) fn fresh(run: Arc<Run>, event: &Arc<Given>, place: Option<Place>) -> Self {
         let ticket = Self::of(&run);
         let event = Arc::clone(event);
         Self {
-            fresh: Some(Arc::new(Fresh {
-                run: Arc::new(run),
-                event,
-            })),
+            fresh: Some(Arc::new(Fresh { run, event })),
+            place: place.map(Arc::new),
             ..ticket
         }
     }

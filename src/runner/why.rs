@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::events;
 use super::handle::Handle;
+use super::unwritten::find;
 use super::views::{ViewError, payment_row};
 use crate::domain::clock::shown;
 use crate::domain::diagnostic::closest;
@@ -14,7 +15,7 @@ use crate::domain::id::{Firing, ForeignId, SetHash};
 use crate::domain::payment::{Event, Payment, StoryLine, masked, masked_json};
 use crate::domain::run::{Input, Run};
 use crate::store::schema::{
-    EVENTS, EVENTS_BY_PAYMENT, EVENTS_BY_TRANSACTION, EventRecord, PAYMENTS, RUNS, SETS,
+    EVENTS, EVENTS_BY_PAYMENT, EVENTS_BY_TRANSACTION, EventRecord, PAYMENTS, SETS,
 };
 use crate::store::{Order, Range, ReadError, Store};
 
@@ -43,10 +44,9 @@ impl Handle {
                 similar: similar(store, id)?,
             });
         };
-        let run = store.get(&RUNS, &payment.origin.run);
-        let run = match run {
+        let run = match find(&self.context, payment.origin.run) {
             Err(ReadError::Undecodable { .. } | ReadError::Newer { .. }) => None,
-            read => read?,
+            found => found?.map(|found| found.run),
         };
         let mut why = Map::new();
         why.insert("payment".into(), payment_row(&payment));

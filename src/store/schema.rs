@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{BlobHash, Dictionary, Key, Table};
 use crate::domain::clock::{self, Timestamp};
-use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash};
+use crate::domain::id::{ForeignId, HandlerId, RunId, SetHash, TransactionKey};
 use crate::domain::pause::Pause;
 use crate::domain::payment::Payment;
 use crate::domain::plan::Plan;
@@ -61,7 +61,7 @@ pub const SPENT: Table<(Timestamp, ForeignId), Spent> = Table::new("spent/", 1);
 pub const FIRST_PAID: Table<String, Timestamp> = Table::new("first_paid/", 1);
 
 /// Every event, by its permanent key. What is here has been answered and is never taken again.
-pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 3).packed(Dictionary::Events);
+pub const EVENTS: Table<String, EventRecord> = Table::new("event/", 4).packed(Dictionary::Events);
 /// Index: events in the order accepted, with their kind.
 pub const EVENTS_BY_ORDER: Table<(u64, String), String> = Table::new("event_order/", 1);
 /// Index: events that may be about a payment whose id at the gateway was not known yet, by (family,
@@ -78,10 +78,12 @@ pub const EVENTS_BY_PAYMENT: Table<(ForeignId, u64), String> = Table::new("event
 /// Custom events that happen later, by when.
 pub const DELAYED_EVENTS: Table<(Timestamp, String), DelayedEvent> = Table::new("event_later/", 1);
 
-/// Every run, in the order accepted.
+/// Every run, in the order accepted, but for those that [`UNWRITTEN`] tells of.
 pub const RUNS: Table<RunId, Run> = Table::new("run/", 2).packed(Dictionary::Runs);
 /// Index: runs that will be executed, in the order accepted, and waiting ones that keep their lane.
 pub const OPEN_RUNS: Table<RunId, Mark> = Table::new("run_open/", 1);
+/// Which runs of callbacks are not in [`RUNS`] yet, under an empty key. Without it, none.
+pub const UNWRITTEN: Table<String, UnwrittenRuns> = Table::new("run_unwritten/", 1);
 /// The journals of runs: what one commit added, by run and the number of the first step in it. The
 /// last steps of a run may be in its own record; see `Run::last_steps`.
 pub const STEPS: Table<(RunId, u64), Vec<JournalEntry>> =
@@ -196,6 +198,36 @@ pub struct EventRecord {
     pub payment: Option<ForeignId>,
     /// The runs it started.
     pub runs: Vec<RunId>,
+    /// How they began, unless they were written with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Begun>,
+}
+
+impl EventRecord {
+    /// What has just come, without its place and its runs.
+    #[must_use]
+    pub fn of(kind: &str, content: EventContent, received_at: Timestamp) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            content,
+            received_at,
+            order: 0,
+            payment: None,
+            runs: Vec::new(),
+            begun: None,
+        }
+    }
+}
+
+/// What the runs of an event are made of, besides the event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The handler of each run.
+    pub handlers: Vec<HandlerId>,
+    /// The script set they run on.
+    pub set: SetHash,
+    /// The transaction in whose lanes they are.
+    pub of: TransactionKey,
 }
 
 /// What came.
@@ -251,6 +283,23 @@ impl PartialEq for Json {
 }
 
 impl Eq for Json {}
+
+/// Where runs are that may not be written yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnwrittenRuns {
+    /// A place in the order in which things are accepted: those of every event behind it.
+    pub until: u64,
+    /// And these, each with the place of its event.
+    pub before: Vec<(u64, RunId)>,
+}
+
+impl UnwrittenRuns {
+    /// Whether the run may be one of them.
+    #[must_use]
+    pub fn may_lack(&self, run: RunId) -> bool {
+        run.order() > self.until || self.before.iter().any(|(_, one)| *one == run)
+    }
+}
 
 /// A custom event that has not happened yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -324,6 +373,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_note_vouches_for_what_is_before_it_and_not_named() {
+        let before = vec![(3, RunId::new(4))];
+        let note = UnwrittenRuns { until: 9, before };
+        let may_lack = [2, 4, 9, 10].map(|run| note.may_lack(RunId::new(run)));
+        assert_eq!(may_lack, [false, true, false, true]);
+    }
+
+    #[test]
+    fn an_event_from_before_its_runs_could_be_unwritten_is_read() {
+        let event = json!({
+            "kind": "deposit.confirmed", "content": {"callback": {"here": "{}"}},
+            "received_at": "2026-11-29T12:00:00.123456789Z", "order": 7, "payment": null,
+            "runs": [RunId::new(8)],
+        });
+        let before: Table<String, Value> =
+            Table::new(EVENTS.prefix(), 3).packed(Dictionary::Events);
+        let key = before.stored_key(&"e".to_owned());
+        let stored = before.encode(&key, &event).unwrap().stored;
+        let read = EVENTS.decode(&key, &stored).unwrap();
+        assert_eq!((read.order, &read.begun), (7, &None));
+        // Written again it says the same.
+        assert_eq!(serde_json::to_value(&read).unwrap(), event);
+    }
 
     #[test]
     fn a_run_from_before_its_last_steps_were_in_its_record_is_read() {

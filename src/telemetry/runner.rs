@@ -236,6 +236,14 @@ impl Telemetry {
         );
     }
 
+    /// It could not be noted which runs are not written yet; the next start looks for more of them.
+    pub fn runs_not_noted(&self, reason: &str) {
+        tracing::error!(
+            reason,
+            "it could not be noted which runs are not written yet; the next start looks for more of them"
+        );
+    }
+
     /// Somebody fired a schedule by hand.
     pub fn fired_by_hand(&self, handler: &HandlerId) {
         tracing::info!(%handler, "schedule fired by hand");

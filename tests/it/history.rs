@@ -963,6 +963,10 @@ async fn only_what_has_ended_and_is_old_is_deleted() {
     daemon.runner.wake().await;
     assert_eq!(listed(&daemon, &[]).await.len(), kept.len());
     daemon.stop().await;
+    // A run that was deleted is not taken for one that was never written.
+    let daemon = stage.start().await;
+    assert_eq!(listed(&daemon, &[]).await.len(), kept.len());
+    daemon.stop().await;
 }
 
 /// Waits until so many runs have succeeded. Answers them, newest first.

@@ -14,7 +14,8 @@ use crate::runner::alerts::{Alert, raise};
 use crate::runner::approvals::{Given, NotDecided};
 use crate::runner::handle::Handle;
 use crate::runner::ticket::Started;
-use crate::store::schema::{AWAITED, PLANS, RUNS};
+use crate::runner::unwritten;
+use crate::store::schema::{AWAITED, PLANS};
 use crate::store::{Changes, Versioned};
 
 impl Handle {
@@ -155,8 +156,8 @@ fn is_awaited(plan: &Plan, to: &str) -> Result<(), NotDecided> {
 
 /// Whether somebody would still pay it.
 fn still_asks(context: &Context, plan: &Plan) -> Result<(), NotDecided> {
-    let run = context.store.get(&RUNS, &plan.origin.run)?;
-    let state = run.map(|run| run.state);
+    let found = unwritten::find(context, plan.origin.run)?;
+    let state = found.map(|found| found.run.state);
     match state {
         Some(RunState::Succeeded | RunState::Cancelled) | None => Err(too_late(
             plan,

@@ -181,11 +181,12 @@ impl Waits {
     }
 
     /// A place in the order of acceptance: every event up to it is in the store, or never will be.
-    pub(in crate::runner) fn complete_until(&self, next: impl FnOnce() -> u64) -> u64 {
+    /// `latest` answers one that no number given before is behind.
+    pub(in crate::runner) fn complete_until(&self, latest: impl FnOnce() -> u64) -> u64 {
         let under_way = self.under_way();
         match under_way.first() {
             Some(first) => first.saturating_sub(1),
-            None => next(),
+            None => latest(),
         }
     }
 

@@ -24,3 +24,4 @@ mod points;
 mod races;
 mod rebuilt;
 mod scene;
+mod unwritten;

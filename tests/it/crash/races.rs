@@ -23,7 +23,7 @@ fn options(listen: &str) -> Options {
 }
 
 /// Hands a callback to the daemon.
-async fn accept(daemon: &Running, body: &str) {
+pub async fn accept(daemon: &Running, body: &str) {
     let Options { key, secret, .. } = Options::default();
     let signature = Signer::new(&Secret::new(&secret)).sign(body.as_bytes());
     let runner = &daemon.runner;

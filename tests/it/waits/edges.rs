@@ -34,13 +34,10 @@ async fn an_event_committed_just_before_the_process_died_ends_the_wait_after_the
     let order = store.get(&RUNS, &run_id).unwrap().unwrap().id.order() + 1_000_000_000;
     let key = "custom:test:0".to_owned();
     let approved = json!({"order": {"id": 7}, "by": "ana"}).to_string();
+    let content = EventContent::Custom(Text::Here(approved));
     let record = EventRecord {
-        kind: "approved".to_owned(),
-        content: EventContent::Custom(Text::Here(approved)),
-        received_at: Timestamp::UNIX_EPOCH,
         order,
-        payment: None,
-        runs: Vec::new(),
+        ..EventRecord::of("approved", content, Timestamp::UNIX_EPOCH)
     };
     let mut changes = Changes::new();
     changes.put(&EVENTS_BY_ORDER, &(order, key.clone()), &record.kind);
